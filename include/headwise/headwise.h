@@ -1,0 +1,9 @@
+// Headwise, all of it.
+#pragma once
+
+#include "headwise/attention.h"
+#include "headwise/device.h"
+#include "headwise/dtype.h"
+#include "headwise/kernels.h"
+#include "headwise/status.h"
+#include "headwise/tensor.h"
