@@ -82,7 +82,8 @@ struct Row {
   OptionalNumber prepare_ms, verify_ms;
   OptionalNumber tokens_per_s, tflops, gb_per_s;
 
-  OptionalInteger input_bytes, output_bytes, workspace_bytes, peak_bytes, peak_allocated_bytes, least_bytes;
+  OptionalInteger input_bytes, output_bytes, workspace_bytes, peak_bytes, peak_allocated_bytes;
+  OptionalInteger peak_resident_bytes, least_bytes;
 
   OptionalNumber error_max, error_rms, error_limit, error_rms_limit, plain_max, plain_rms;
   OptionalNumber lse_error, lse_limit;

@@ -1,0 +1,204 @@
+#include "lab/rows.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+
+namespace headwise::lab {
+namespace {
+
+std::vector<Field> make_fields() {
+  using R = Row;
+  return {
+      {"schema", &R::schema, "", "schema", 0, "name and version of this row's meaning"},
+      {"run", &R::run, "", "run", 0, "id of the run; its first line holds command and environment"},
+      {"case", &R::case_id, "", "case", 0, "the cell as suite words; the same for all its contenders"},
+      {"contender", &R::contender, "", "contender", 100, "kernel id (its source file) or peer name"},
+      {"kind", &R::kind, "", "kind", 0, "kernel or peer"},
+      {"status", &R::status, "", "status", 95,
+       "ok, inaccurate, unsupported, out_of_memory, timeout, error or absent"},
+      {"reason", &R::reason, "", "reason", 0, "why the status is not ok, or what is worth knowing"},
+      {"device", &R::device, "", "device", 40, "cpu, cuda:0, ..."},
+      {"isa", &R::isa, "", "isa", 12, "instruction set that the kernel needs"},
+      {"algorithm", &R::algorithm, "", "algorithm", 0, "flash, unfused, naive, memeff"},
+      {"threads", &R::threads, "", "threads", 42, "threads that the plan may use"},
+      {"dtype", &R::dtype, "", "dtype", 55, "element type of q and out"},
+      {"kv_dtype", &R::kv_dtype, "", "kv dtype", 14, "element type of k and v"},
+      {"direction", &R::direction, "", "direction", 15, "forward, backward or both"},
+      {"batch", &R::batch, "", "batch", 60, "sequences"},
+      {"heads", &R::heads, "", "heads", 65, "query heads"},
+      {"kv_heads", &R::kv_heads, "", "kv", 64, "key and value heads; heads / kv_heads share one"},
+      {"seq_q", &R::seq_q, "", "seq_q", 90, "queries a sequence"},
+      {"seq_kv", &R::seq_kv, "", "seq_kv", 89, "keys a sequence"},
+      {"head_dim", &R::head_dim, "", "dim", 63, "elements of a head of q and k"},
+      {"head_dim_v", &R::head_dim_v, "", "dim_v", 16, "elements of a head of v and out"},
+      {"causal", &R::causal, "", "causal", 88, "query i sees no key right of its own place"},
+      {"align", &R::align, "", "align", 20, "where query i stands among the keys: top_left or bottom_right"},
+      {"window_left", &R::window_left, "", "win_l", 31, "keys a query sees to its left; -1: all"},
+      {"window_right", &R::window_right, "", "win_r", 30, "keys a query sees to its right; -1: all"},
+      {"softmax_scale", &R::softmax_scale, "", "scale", 0, "factor of the scores; 1 / sqrt(head_dim) unless given"},
+      {"page_size", &R::page_size, "", "page", 18, "keys a page of a paged cache; 0: not paged"},
+      {"lengths", &R::lengths, "", "lengths", 17, "how lengths differ within the batch; empty: all equal"},
+      {"inputs", &R::inputs, "", "inputs", 70, "normal, uniform, or captured:<layer> from a real model"},
+      {"seed", &R::seed, "", "seed", 0, "of the generated inputs"},
+      {"ms_median", &R::ms_median, "ms", "median ms", 94, "median time of one call; the figure to compare"},
+      {"ms_mean", &R::ms_mean, "ms", "mean ms", 0, "mean time of one call"},
+      {"ms_min", &R::ms_min, "ms", "min ms", 0, "fastest sample"},
+      {"ms_p5", &R::ms_p5, "ms", "p5 ms", 0, "5th percentile of the samples"},
+      {"ms_p95", &R::ms_p95, "ms", "p95 ms", 34, "95th percentile of the samples"},
+      {"ms_p99", &R::ms_p99, "ms", "p99 ms", 0, "99th percentile of the samples"},
+      {"ms_stddev", &R::ms_stddev, "ms", "stddev ms", 0, "standard deviation of the samples"},
+      {"ms_low", &R::ms_low, "ms", "low ms", 0, "lower end of the median's 95 % interval"},
+      {"ms_high", &R::ms_high, "ms", "high ms", 0, "upper end of the median's 95 % interval"},
+      {"samples_ms", &R::samples_ms, "ms", "samples", 0, "every raw sample, in the order taken: time of one call"},
+      {"samples", &R::samples, "", "samples", 22, "how many samples were taken"},
+      {"repeats", &R::repeats, "", "repeats", 0, "calls a sample, so that a sample is no shorter than 50 us"},
+      {"warmups", &R::warmups, "", "warm-ups", 0, "calls before the first sample"},
+      {"stop", &R::stop, "", "stop", 0,
+       "why sampling ended: interval (narrow enough), seconds, max_seconds or interrupted"},
+      {"prepare_ms", &R::prepare_ms, "ms", "prepare ms", 0, "time to plan and to allocate outputs and workspace"},
+      {"verify_ms", &R::verify_ms, "ms", "verify ms", 0, "time of the first call and of its comparison"},
+      {"tokens_per_s", &R::tokens_per_s, "1/s", "tokens/s", 50, "batch * seq_q / median"},
+      {"tflops", &R::tflops, "TFLOP/s", "TFLOP/s", 52,
+       "2 * (head_dim + head_dim_v) for each pair the mask allows, / median"},
+      {"gb_per_s", &R::gb_per_s, "GB/s", "GB/s", 26, "least_bytes / median"},
+      {"input_bytes", &R::input_bytes, "bytes", "inputs", 0, "q, k, v and what else is read"},
+      {"output_bytes", &R::output_bytes, "bytes", "outputs", 0, "out, and lse where asked for"},
+      {"workspace_bytes", &R::workspace_bytes, "bytes", "workspace", 33, "scratch memory that the plan asks for"},
+      {"peak_bytes", &R::peak_bytes, "bytes", "peak", 48,
+       "inputs and the most held beyond them in a fresh call: the larger of what the allocator handed out and what "
+       "the operating system saw resident"},
+      {"peak_allocated_bytes", &R::peak_allocated_bytes, "bytes", "peak alloc", 0,
+       "peak as the allocator counts it: inputs, outputs, workspace"},
+      {"peak_resident_bytes", &R::peak_resident_bytes, "bytes", "peak rss", 0,
+       "peak as the operating system counts it (VmHWM after a reset, less what was there before, plus inputs); not "
+       "measured where it cannot be reset"},
+      {"least_bytes", &R::least_bytes, "bytes", "least", 0, "inputs and outputs once each: no method needs less"},
+      {"error_max", &R::error_max, "", "max error", 80, "largest distance from attention in fp64, over verified rows"},
+      {"error_rms", &R::error_rms, "", "rms error", 0, "root mean square of that distance"},
+      {"error_limit", &R::error_limit, "", "limit", 36, "error_max may be this large (the pass rule)"},
+      {"error_rms_limit", &R::error_rms_limit, "", "rms limit", 0, "error_rms may be this large"},
+      {"plain_max", &R::plain_max, "", "plain max", 0, "error_max of attention written plainly in the dtype"},
+      {"plain_rms", &R::plain_rms, "", "plain rms", 0, "error_rms of the same"},
+      {"lse_error", &R::lse_error, "", "lse error", 0, "largest error of the log-sum-exp, where asked for"},
+      {"lse_limit", &R::lse_limit, "", "lse limit", 0, "lse_error may be this large"},
+      {"rows_verified", &R::rows_verified, "", "verified", 24, "output rows compared with fp64"},
+      {"speedup", &R::speedup, "x", "speedup", 92, "baseline's median / this median, over rounds that both ran"},
+      {"speedup_low", &R::speedup_low, "x", "low", 0, "lower end of the speedup's 95 % bootstrap interval"},
+      {"speedup_high", &R::speedup_high, "x", "high", 0, "upper end of the speedup's 95 % bootstrap interval"},
+      {"baseline", &R::baseline, "", "baseline", 0, "contender that speedup refers to"},
+      {"timer", &R::timer, "", "timer", 0, "how time was taken; only equal timers are compared"},
+      {"regime", &R::regime, "", "regime", 0, "sustained (back to back) or burst (after idle)"},
+      {"cache", &R::cache, "", "cache", 0, "hot (buffers reused) or cold"},
+      {"clock_mhz", &R::clock_mhz, "MHz", "MHz", 0, "processor clock seen right after the samples"},
+      {"ran", &R::ran, "", "ran", 0, "what really ran"},
+      {"reproduce", &R::reproduce, "", "reproduce", 0, "command line of this very row"},
+  };
+}
+
+std::string display_bytes(double bytes) {
+  static constexpr std::array kUnits{"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.3g} {}", bytes, kUnits[unit]);
+}
+
+std::string display_number(double value, std::string_view unit) {
+  if (!std::isfinite(value)) return fmt::format("{}", value);
+  if (unit == "x") return fmt::format("{:.2f}x", value);
+  if (unit == "bytes") return display_bytes(value);
+  if (unit == "1/s") {
+    if (value >= 1e6) return fmt::format("{:.4g}M", value / 1e6);
+    if (value >= 1e3) return fmt::format("{:.4g}k", value / 1e3);
+    return fmt::format("{:.4g}", value);
+  }
+  if (unit.empty()) return value == 0 ? "0" : fmt::format("{:.1e}", value);
+  if (unit == "MHz") return fmt::format("{:.0f}", value);
+  if (value == 0) return "0";
+  // Four significant digits without an exponent, so that a column can be read down.
+  const int decimals = std::max(0, 3 - static_cast<int>(std::floor(std::log10(std::abs(value)))));
+  return fmt::format("{:.{}f}", value, std::min(decimals, 6));
+}
+
+// Shortest text that reads back to the same bits.
+std::string exact_number(double value) { return fmt::format("{}", value); }
+
+struct Display {
+  const Row& row;
+  std::string_view unit;
+  std::string operator()(std::string Row::*m) const { return (row.*m).empty() ? "-" : row.*m; }
+  std::string operator()(std::int64_t Row::*m) const { return fmt::format("{}", row.*m); }
+  std::string operator()(bool Row::*m) const { return row.*m ? "yes" : "no"; }
+  std::string operator()(OptionalInteger Row::*m) const {
+    if (!(row.*m)) return "-";
+    return unit == "bytes" ? display_bytes(static_cast<double>(*(row.*m))) : fmt::format("{}", *(row.*m));
+  }
+  std::string operator()(OptionalNumber Row::*m) const { return row.*m ? display_number(*(row.*m), unit) : "-"; }
+  std::string operator()(std::vector<double> Row::*m) const {
+    return (row.*m).empty() ? "-" : fmt::format("{} values", (row.*m).size());
+  }
+};
+
+struct Exact {
+  const Row& row;
+  std::string operator()(std::string Row::*m) const { return row.*m; }
+  std::string operator()(std::int64_t Row::*m) const { return fmt::format("{}", row.*m); }
+  std::string operator()(bool Row::*m) const { return row.*m ? "true" : "false"; }
+  std::string operator()(OptionalInteger Row::*m) const { return row.*m ? fmt::format("{}", *(row.*m)) : ""; }
+  std::string operator()(OptionalNumber Row::*m) const { return row.*m ? exact_number(*(row.*m)) : ""; }
+  std::string operator()(std::vector<double> Row::*m) const {
+    std::string text;
+    for (const double value : row.*m) text += (text.empty() ? "" : " ") + exact_number(value);
+    return text;
+  }
+};
+
+}  // namespace
+
+bool ranked(const Row& row) {
+  return row.status == row_status::kOk && row.ms_median.has_value() && row.error_max.has_value();
+}
+
+const std::vector<Field>& fields() {
+  static const std::vector<Field> table = make_fields();
+  return table;
+}
+
+const Field* find_field(std::string_view name) {
+  for (const Field& field : fields()) {
+    if (field.name == name) return &field;
+  }
+  return nullptr;
+}
+
+FieldType type_of(const Field& field) {
+  struct Visitor {
+    FieldType operator()(std::string Row::*) const { return FieldType::text; }
+    FieldType operator()(std::int64_t Row::*) const { return FieldType::integer; }
+    FieldType operator()(OptionalInteger Row::*) const { return FieldType::integer; }
+    FieldType operator()(bool Row::*) const { return FieldType::boolean; }
+    FieldType operator()(OptionalNumber Row::*) const { return FieldType::number; }
+    FieldType operator()(std::vector<double> Row::*) const { return FieldType::numbers; }
+  };
+  return std::visit(Visitor{}, field.member);
+}
+
+std::string_view name(FieldType type) {
+  switch (type) {
+    case FieldType::text: return "text";
+    case FieldType::integer: return "integer";
+    case FieldType::number: return "number";
+    case FieldType::boolean: return "boolean";
+    case FieldType::numbers: return "array of numbers";
+  }
+  return "unknown";
+}
+
+std::string display(const Row& row, const Field& field) { return std::visit(Display{row, field.unit}, field.member); }
+std::string exact_text(const Row& row, const Field& field) { return std::visit(Exact{row}, field.member); }
+
+}  // namespace headwise::lab

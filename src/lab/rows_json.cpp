@@ -1,0 +1,311 @@
+// Rows as JSON lines: the only file of the laboratory that knows JSON.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "lab/rows.h"
+
+namespace headwise::lab {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json number_to_json(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  return value;
+}
+
+struct ToJson {
+  const Row& row;
+  Json operator()(std::string Row::*m) const { return row.*m; }
+  Json operator()(std::int64_t Row::*m) const { return row.*m; }
+  Json operator()(bool Row::*m) const { return row.*m; }
+  Json operator()(OptionalInteger Row::*m) const { return row.*m ? Json(*(row.*m)) : Json(); }
+  Json operator()(OptionalNumber Row::*m) const { return row.*m ? number_to_json(*(row.*m)) : Json(); }
+  Json operator()(std::vector<double> Row::*m) const {
+    Json array = Json::array();
+    for (const double value : row.*m) array.push_back(number_to_json(value));
+    return array;
+  }
+};
+
+bool read_number(const Json& json, double& value) {
+  if (json.is_number()) {
+    value = json.get<double>();
+    return true;
+  }
+  if (!json.is_string()) return false;
+  const auto& text = json.get_ref<const std::string&>();
+  if (text == "nan") value = std::numeric_limits<double>::quiet_NaN();
+  if (text == "inf") value = std::numeric_limits<double>::infinity();
+  if (text == "-inf") value = -std::numeric_limits<double>::infinity();
+  return text == "nan" || text == "inf" || text == "-inf";
+}
+
+bool read_integer(const Json& json, std::int64_t& value) {
+  if (!json.is_number_integer()) return false;
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) return false;
+  value = json.get<std::int64_t>();
+  return true;
+}
+
+// Each returns false where the JSON value is of another type. Null leaves the default.
+struct FromJson {
+  Row& row;
+  const Json& json;
+  bool operator()(std::string Row::*m) const {
+    if (json.is_string()) row.*m = json.get<std::string>();
+    return json.is_string();
+  }
+  bool operator()(std::int64_t Row::*m) const { return read_integer(json, row.*m); }
+  bool operator()(bool Row::*m) const {
+    if (json.is_boolean()) row.*m = json.get<bool>();
+    return json.is_boolean();
+  }
+  bool operator()(OptionalInteger Row::*m) const { return read_integer(json, (row.*m).emplace()); }
+  bool operator()(OptionalNumber Row::*m) const { return read_number(json, (row.*m).emplace()); }
+  bool operator()(std::vector<double> Row::*m) const {
+    if (!json.is_array()) return false;
+    for (const Json& element : json) {
+      if (!read_number(element, (row.*m).emplace_back())) return false;
+    }
+    return true;
+  }
+};
+
+Status problem_at(std::string_view where, std::string_view what) {
+  return Status::invalid_argument(fmt::format("{}: {}", where, what));
+}
+
+// A short quotation of what came, on one line.
+std::string excerpt(std::string_view text) {
+  std::string shown(text.substr(0, 40));
+  for (char& c : shown) {
+    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) c = '?';
+  }
+  return "'" + shown + (text.size() > 40 ? "...'" : "'");
+}
+
+// Deep nesting is refused before the parser recurses into it: a row is two levels deep.
+bool too_deep(std::string_view line) {
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      if (++depth > 16) return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+Result<Json> parse_object(std::string_view line, std::string_view where, std::string_view type) {
+  if (too_deep(line)) return problem_at(where, "nested more than 16 levels deep; not a headwise result file");
+  Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) return problem_at(where, "not a whole JSON object: " + excerpt(line));
+  if (!json.is_object()) return problem_at(where, "expected a JSON object, got " + excerpt(line));
+  const auto schema = json.find("schema");
+  if (schema == json.end() || !schema->is_string()) {
+    return problem_at(where, fmt::format("no \"schema\"; expected {}: not a headwise result file", kRowSchema));
+  }
+  if (schema->get_ref<const std::string&>() != kRowSchema) {
+    return problem_at(where, fmt::format("schema {} is not known; this program reads {}",
+                                         excerpt(schema->get_ref<const std::string&>()), kRowSchema));
+  }
+  const auto found = json.find("type");
+  if (found == json.end() || !found->is_string() || found->get_ref<const std::string&>() != type) {
+    return problem_at(where, fmt::format("expected \"type\":\"{}\"", type));
+  }
+  return json;
+}
+
+std::string dump(const Json& json) {
+  // Text that is no UTF-8 (a path, a processor's name) is replaced, not refused.
+  return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
+}
+
+Status system_error(std::string_view doing, const std::string& path) {
+  return Status::unavailable(fmt::format("cannot {} '{}': {}", doing, path, std::strerror(errno)));
+}
+
+// A device or a folder cannot be replaced by renaming a file over it, and must not be.
+Status check_target(const std::string& path) {
+  std::error_code ignored;
+  const auto kind = std::filesystem::status(path, ignored).type();
+  if (kind == std::filesystem::file_type::not_found || kind == std::filesystem::file_type::regular) return {};
+  return Status::invalid_argument(fmt::format("'{}' exists and is no regular file; name a file to write", path));
+}
+
+Result<std::string> read_whole_file(const std::string& path) {
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (file == nullptr) return system_error("open", path);
+  std::string content;
+  char buffer[1 << 16];
+  std::size_t got = 0;
+  while ((got = std::fread(buffer, 1, sizeof buffer, file)) > 0) content.append(buffer, got);
+  const bool failed = std::ferror(file) != 0;
+  std::fclose(file);
+  if (failed) return system_error("read", path);
+  return content;
+}
+
+}  // namespace
+
+std::string to_json_line(const Run& run) {
+  Json json{{"schema", kRowSchema}, {"type", "run"}, {"run", run.run}, {"started", run.started},
+            {"command", run.command}};
+  Json& environment = json["environment"] = Json::object();
+  for (const auto& [name, value] : run.environment) environment[name] = value;
+  return dump(json);
+}
+
+std::string to_json_line(const Row& row) {
+  Json json{{"type", "row"}};
+  for (const Field& field : fields()) json[std::string(field.name)] = std::visit(ToJson{row}, field.member);
+  return dump(json);
+}
+
+Result<Run> parse_run_line(std::string_view line, std::string_view where) {
+  Result<Json> parsed = parse_object(line, where, "run");
+  if (!parsed) return parsed.status();
+  Run run;
+  const std::pair<const char*, std::string*> texts[] = {
+      {"run", &run.run}, {"started", &run.started}, {"command", &run.command}};
+  for (const auto& [key, target] : texts) {
+    const auto found = parsed->find(key);
+    if (found == parsed->end() || !found->is_string()) {
+      return problem_at(where, fmt::format("\"{}\" must be text", key));
+    }
+    *target = found->get<std::string>();
+  }
+  const auto environment = parsed->find("environment");
+  if (environment == parsed->end() || !environment->is_object()) {
+    return problem_at(where, "\"environment\" must be an object of name: value");
+  }
+  for (const auto& [name, value] : environment->items()) {
+    if (value.is_structured()) return problem_at(where, fmt::format("environment \"{}\" must be one value", name));
+    run.environment.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return run;
+}
+
+Result<Row> parse_row_line(std::string_view line, std::string_view where) {
+  Result<Json> parsed = parse_object(line, where, "row");
+  if (!parsed) return parsed.status();
+  Row row;
+  for (const Field& field : fields()) {
+    const auto found = parsed->find(std::string(field.name));
+    if (found == parsed->end() || found->is_null()) continue;
+    if (!std::visit(FromJson{row, *found}, field.member)) {
+      return problem_at(where, fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
+                                           excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace))));
+    }
+  }
+  for (const char* needed : {"case", "contender", "status"}) {
+    if (exact_text(row, *find_field(needed)).empty()) return problem_at(where, fmt::format("\"{}\" is missing", needed));
+  }
+  return row;
+}
+
+Result<RunFile> read_rows(const std::string& path) {
+  Result<std::string> content = read_whole_file(path);
+  if (!content) return content.status();
+  if (content->empty()) return problem_at(path, "the file is empty; expected a headwise result file");
+  RunFile file;
+  const std::string_view text = *content;
+  std::size_t begin = 0;
+  for (std::size_t number = 1; begin < text.size(); ++number) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, end - begin);
+    const bool cut = end == text.size();  // a whole file ends in a newline
+    begin = end + 1;
+    const std::string where = fmt::format("{}:{}", path, number);
+    if (number == 1) {
+      Result<Run> run = parse_run_line(line, where);
+      if (!run) return run.status();
+      file.run = *std::move(run);
+      continue;
+    }
+    if (line.empty()) continue;
+    Result<Row> row = parse_row_line(line, where);
+    if (row) {
+      file.rows.push_back(*std::move(row));
+    } else if (cut) {
+      file.warnings.push_back(fmt::format("{}: the last line was cut and is left out; the {} rows before it are kept",
+                                          where, file.rows.size()));
+    } else {
+      return row.status();
+    }
+  }
+  return file;
+}
+
+RowWriter::~RowWriter() {
+  if (file_ != nullptr) std::fclose(file_);
+}
+
+Status RowWriter::open(const std::string& path, const Run& run) {
+  if (Status status = check_target(path); !status.ok()) return status;
+  path_ = path;
+  temporary_ = fmt::format("{}.{}.partial", path, getpid());
+  file_ = std::fopen(temporary_.c_str(), "wb");
+  if (file_ == nullptr) return system_error("create", temporary_);
+  return put_line(to_json_line(run));
+}
+
+Status RowWriter::write(const Row& row) { return put_line(to_json_line(row)); }
+
+Status RowWriter::put_line(const std::string& line) {
+  if (file_ == nullptr) return Status::internal("RowWriter: write without open");
+  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fputc('\n', file_) == EOF ||
+      std::fflush(file_) != 0) {
+    return system_error("write to", temporary_);
+  }
+  return {};
+}
+
+Status RowWriter::finish() {
+  if (file_ == nullptr) return Status::internal("RowWriter: finish without open");
+  const bool synced = fsync(fileno(file_)) == 0;
+  std::FILE* file = file_;
+  file_ = nullptr;
+  if (std::fclose(file) != 0 || !synced) return system_error("write to", temporary_);
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return system_error("create", path_);
+  return {};
+}
+
+Status write_file_atomically(const std::string& path, std::string_view content) {
+  if (Status status = check_target(path); !status.ok()) return status;
+  const std::string temporary = fmt::format("{}.{}.partial", path, getpid());
+  std::FILE* file = std::fopen(temporary.c_str(), "wb");
+  if (file == nullptr) return system_error("create", temporary);
+  const bool written = std::fwrite(content.data(), 1, content.size(), file) == content.size();
+  const bool closed = std::fclose(file) == 0;
+  if (!written || !closed) {
+    const Status status = system_error("write to", temporary);
+    std::remove(temporary.c_str());
+    return status;
+  }
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+    const Status status = system_error("create", path);
+    std::remove(temporary.c_str());
+    return status;
+  }
+  return {};
+}
+
+}  // namespace headwise::lab
