@@ -1,0 +1,127 @@
+// The tensors of one case: seeded or captured values, the same on every device, in buffers that
+// tell when something wrote beside them.
+//
+//   auto inputs = make_inputs(problem, {.kind = InputKind::normal, .seed = 1}, device);
+//   poison(*inputs);                          // outputs become NaN
+//   plan->run(inputs->args());                // the contender
+//   Verdict verdict = verify(*inputs, reference);   // verify.h
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "headwise/attention.h"
+#include "headwise/device.h"
+#include "oracle/oracle.h"
+
+namespace headwise::lab {
+
+enum class InputKind : std::uint8_t {
+  normal,    // standard normal, through a committed table of the inverse cumulative distribution
+  uniform,   // [-1, 1)
+  captured,  // q, k, v of a real model, from a safetensors file of tools/capture_qkv.py
+};
+std::string_view name(InputKind kind);
+
+enum class Layout : std::uint8_t { bshd, bhsd };  // order in memory; the views are BSHD either way
+
+struct InputSpec {
+  InputKind kind = InputKind::normal;
+  std::uint64_t seed = 1;  // normal and uniform
+  std::string file{};      // captured
+  int layer = 0;           // captured: tensors layer.<layer>.q, .k, .v
+  bool plant = true;       // dominant keys where faults would hide: see plants()
+
+  Layout layout = Layout::bshd;
+  std::int64_t row_padding = 0;  // elements between rows of head_dim; they hold NaN
+  std::int64_t offset = 0;       // elements between the aligned start of a buffer and its tensor
+};
+
+// "normal", "uniform", "captured:<file>:<layer>"; the rest of a spec is not part of the text.
+std::string to_string(const InputSpec& spec);
+Result<InputSpec> parse_input_spec(std::string_view text);
+
+// A key that dominates the softmax of one row (about nine tenths of it, shared by the planted keys
+// of the row), so that losing it, or reading it where it is forbidden, changes the row's output by
+// more than any rounding. The K row is a multiple of the row's query, the V row twice its old value.
+struct Plant {
+  oracle::RowId row;
+  std::int64_t key = 0;
+  bool visible = true;  // false: the first key beyond the row's range
+};
+// Up to 16 rows a (batch, kv head): at the ends of the sequence, round multiples of 64 and 512, and
+// random ones. For each the last allowed, the first forbidden (either side), the first key, and two
+// at tile edges (multiples of 64; multiples of 512 and their neighbours), as far as no other row
+// has taken the key.
+std::vector<Plant> plants(const AttentionProblem& problem);
+
+// Where a buffer came from; frees itself. Guard bands of kGuardBytes lie before and after the data.
+inline constexpr std::size_t kGuardBytes = 4096;
+struct Buffer {
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer();
+  Device* device = nullptr;
+  std::byte* base = nullptr;  // on the device
+  std::byte* host = nullptr;  // the same memory where the device is the CPU, else a copy of it
+  std::unique_ptr<std::byte[]> copy;
+  std::size_t bytes = 0;  // guards included
+};
+
+class Inputs {
+ public:
+  [[nodiscard]] const AttentionProblem& problem() const noexcept { return problem_; }
+  [[nodiscard]] const InputSpec& spec() const noexcept { return spec_; }
+  // For contenders: on the device; lse present where the problem asks for it.
+  [[nodiscard]] const AttentionArgs& args() const noexcept { return args_; }
+  // The same values in host memory, for the oracle. Outputs are those of the last fetch_outputs().
+  [[nodiscard]] const AttentionArgs& host_args() const noexcept { return host_args_; }
+  [[nodiscard]] const std::vector<Plant>& planted() const noexcept { return planted_; }
+  [[nodiscard]] std::size_t device_bytes() const noexcept;  // of all buffers, guards included
+  // Brings out and lse to the host (nothing to do on a CPU). Waits for nothing: synchronize first.
+  Status fetch_outputs();
+
+ private:
+  friend Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device);
+  friend Status poison(Inputs& inputs);
+  friend Status check_guards(const Inputs& inputs);
+  enum Index : std::uint8_t { kQ, kK, kV, kOut, kLse, kCount };
+
+  AttentionProblem problem_;
+  InputSpec spec_;
+  Device* device_ = nullptr;
+  Buffer buffers_[kCount];
+  AttentionArgs args_;
+  AttentionArgs host_args_;
+  std::vector<Plant> planted_;
+};
+
+// The value of an element depends on seed, tensor and its logical place (batch, position, head,
+// channel) alone: not on layout, device or the sizes of the problem, so a longer case begins with
+// the shorter one (planted keys aside). Never zero, always finite. A captured case has the file's
+// heads and head_dims, and its batch and tokens or fewer; more is `unsupported`. With align
+// bottom_right and fewer queries than keys the queries are the last tokens of the prefix.
+Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device);
+
+// Device memory that make_inputs will take for packed tensors; the largest size_t where the sizes overflow.
+std::size_t input_bytes(const AttentionProblem& problem);
+
+// The case a captured layer stands for: sizes, softmax_scale and causal as the file tells them,
+// dtype f16 (the caller may choose another).
+Result<AttentionProblem> captured_problem(const std::string& file, int layer);
+// Layers in the file, ascending.
+Result<std::vector<int>> captured_layers(const std::string& file);
+
+// Fills out, lse and all guard bands with NaN (0xff bytes): call before each contender is verified.
+Status poison(Inputs& inputs);
+// Whether nobody wrote outside out and lse: guard bands and padding are as poison() left them.
+Status check_guards(const Inputs& inputs);
+
+}  // namespace headwise::lab
