@@ -1,6 +1,7 @@
 // What this processor, operating system and process permission allow, found once at run time.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,8 +23,12 @@ struct CpuFeatures {
 
 // Lowered by HEADWISE_MAX_ISA=scalar|avx2|avx512|amx, which is read once.
 const CpuFeatures& cpu_features();
+// The features that remain under a limit. Any other word means scalar: a typing error costs speed
+// at once, where ignoring it would let a test of a lower instruction set run on the highest.
+CpuFeatures limit_isa(CpuFeatures features, std::string_view max_isa);
 // "amx", "avx512", "avx2" or "scalar".
 std::string_view best_isa(const CpuFeatures& features);
+// By the names above, and "scalar" (always) and "amx" (either kind).
 bool has_feature(const CpuFeatures& features, std::string_view name);
 std::vector<std::string_view> feature_names(const CpuFeatures& features);  // those present
 
