@@ -1,8 +1,50 @@
-# `make help` lists the targets.
+# The commands of this project. `make help` lists them. Each does its own set-up.
+
+PRESET ?= release
+PREFIX ?= /usr/local
+PROGRAM = build/$(PRESET)/bin/headwise
+STAMP := $(shell date +%Y%m%d-%H%M%S)
+RESULTS ?= results
+BENCH_FLAGS ?= --suite default --out $(RESULTS)/$(STAMP).jsonl --report $(RESULTS)/$(STAMP).html
+# The first configuration of a machine that has no test packages; later ones keep what was set.
+WITHOUT_TESTS = $(if $(wildcard build/$(PRESET)/CMakeCache.txt),,-DHEADWISE_TESTS=OFF)
+
 .DEFAULT_GOAL := help
-.PHONY: help release
-help:
-	@echo "make release   configure and build"
-release:
-	cmake --preset release
-	cmake --build --preset release
+.PHONY: help setup build bench smoke test check lint format install clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install what is missing: packages, chart renderer
+	@tools/setup.sh build test charts
+
+build:  ## build the program: build/release/bin/headwise
+	@tools/setup.sh build
+	@tools/build.sh $(PRESET) $(WITHOUT_TESTS)
+
+bench:  ## measure the default suite here: results/<time>.jsonl and .html (BENCH_FLAGS)
+	@tools/setup.sh build charts
+	@tools/build.sh $(PRESET) $(WITHOUT_TESTS) headwise_program
+	@mkdir -p $(RESULTS)
+	@$(PROGRAM) bench $(BENCH_FLAGS)
+
+test:  ## every test that needs no GPU
+	@tools/setup.sh build test
+	@tools/test.sh $(PRESET)
+
+check:  ## lint, warnings as errors, sanitizers (needs clang 19)
+	@tools/setup.sh build test check
+	@tools/check.sh
+
+lint:  ## clang-format and clang-tidy
+	@tools/setup.sh build test check
+	@tools/lint.sh
+
+format:  ## rewrite the sources in the project's style
+	@tools/lint.sh fix
+
+install: build  ## install library, headers, program and data below PREFIX
+	@cmake --install build/$(PRESET) --prefix $(PREFIX)
+
+clean:  ## remove what was built, but for the chart renderer; results stay
+	@rm -rf build/release build/debug build/ci build/asan build/tsan
