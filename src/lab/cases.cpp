@@ -1,0 +1,152 @@
+// From words to cases and back (axes.h).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <set>
+
+#include "lab/axes.h"
+
+namespace headwise::lab {
+namespace {
+
+constexpr std::size_t kMaxCases = 100'000;
+
+struct Swept {
+  const Axis* axis = nullptr;
+  std::vector<std::string> values;
+};
+
+Status at(const std::string& where, std::string_view axis, const Status& status) {
+  const std::string place = where.empty() ? fmt::format("--{}", axis) : fmt::format("{}: {}", where, axis);
+  return {status.code(), fmt::format("{}: {}", place, status.message())};
+}
+
+// The line's words, replaced by flags of the same name, in the table's order.
+Result<std::vector<Swept>> sweep(const Words& line, const std::vector<Word>& flags) {
+  std::vector<Swept> swept;
+  for (const Axis& axis : axes()) {
+    const auto named = [&](const Word& word) { return word.first == axis.name; };
+    const auto flag = std::find_if(flags.begin(), flags.end(), named);
+    const auto word = std::find_if(line.words.begin(), line.words.end(), named);
+    if (flag == flags.end() && word == line.words.end()) continue;
+    const bool from_flag = flag != flags.end();
+    Result<std::vector<std::string>> values = expand_values(axis, from_flag ? flag->second : word->second);
+    if (!values) return at(from_flag ? "" : line.where, axis.name, values.status());
+    swept.push_back({&axis, *std::move(values)});
+  }
+  return swept;
+}
+
+// Sizes that nobody gave: a captured file's, else the standards of the table.
+Status fill_in(Draft& draft) {
+  AttentionProblem standard{.batch = 1, .heads = 8, .seq_q = 1024, .seq_kv = 1024, .head_dim = 64};
+  standard.kv_heads = 0;
+  standard.head_dim_v = 0;
+  const InputSpec& inputs = draft.result.inputs;
+  if (inputs.kind == InputKind::captured) {
+    Result<AttentionProblem> captured = captured_problem(inputs.file, inputs.layer);
+    if (!captured) return captured.status();
+    standard = *captured;
+    if (!draft.result.problem.softmax_scale) draft.result.problem.softmax_scale = captured->softmax_scale;
+  }
+  AttentionProblem& p = draft.result.problem;
+  const auto given_or = [](std::int64_t given, std::int64_t other) { return given > 0 ? given : other; };
+  const bool seq_given = draft.seq >= 0;
+  p.batch = draft.batch >= 0 ? draft.batch : standard.batch;
+  p.heads = given_or(draft.heads, standard.heads);
+  p.kv_heads = given_or(draft.kv_heads, draft.heads > 0 || standard.kv_heads == 0 ? p.heads : standard.kv_heads);
+  p.head_dim = given_or(draft.head_dim, standard.head_dim);
+  p.head_dim_v =
+      given_or(draft.head_dim_v, draft.head_dim > 0 || standard.head_dim_v == 0 ? p.head_dim : standard.head_dim_v);
+  p.seq_q = draft.seq_q >= 0 ? draft.seq_q : seq_given ? draft.seq : standard.seq_q;
+  p.seq_kv = draft.seq_kv >= 0 ? draft.seq_kv : seq_given ? draft.seq : standard.seq_kv;
+  p.causal = draft.causal >= 0 ? draft.causal == 1 : standard.causal;
+  if (!draft.kv_dtype_given) p.kv_dtype = p.dtype;
+  return {};
+}
+
+Status finish(Draft& draft) {
+  if (Status status = fill_in(draft); !status.ok()) return status;
+  AttentionProblem& p = draft.result.problem;
+  if (p.threads == 0) {
+    Result<Device*> place = headwise::device(draft.result.device);
+    p.threads = place ? (*place)->max_threads() : 1;
+  }
+  // Inputs are packed and aligned, so rows of head_dim elements decide.
+  const auto row_bytes = static_cast<std::uint64_t>(p.head_dim) * size_of(p.dtype) |
+                         static_cast<std::uint64_t>(p.head_dim_v) * size_of(p.dtype) |
+                         static_cast<std::uint64_t>(p.head_dim) * size_of(p.kv_dtype) |
+                         static_cast<std::uint64_t>(p.head_dim_v) * size_of(p.kv_dtype);
+  p.pointer_alignment = 1 << std::min(4, std::countr_zero(row_bytes));
+  const bool placed = p.causal || p.window_left >= 0 || p.window_right >= 0;
+  if (placed && p.seq_q != p.seq_kv && p.align == Align::unspecified) {
+    return Status::invalid_argument(fmt::format(
+        "align is needed where causal or a window is set and seq_q ({}) differs from seq_kv ({}): top_left puts "
+        "query i at key i (torch), bottom_right at key i + seq_kv - seq_q (decoding with a cache); give --align "
+        "bottom_right, or align=bottom_right in a suite",
+        p.seq_q, p.seq_kv));
+  }
+  return validate(p);
+}
+
+}  // namespace
+
+Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std::vector<Word>& flags) {
+  std::vector<Case> cases;
+  std::set<std::string> seen;
+  for (const Words& line : lines) {
+    Result<std::vector<Swept>> swept = sweep(line, flags);
+    if (!swept) return swept.status();
+    std::size_t count = 1;
+    for (const Swept& one : *swept) {
+      count *= one.values.size();  // 10,000 values at most, and count at most kMaxCases: no overflow
+      if (count > kMaxCases || cases.size() + count > kMaxCases) {
+        return Status::invalid_argument(
+            fmt::format("{}more than {} cases; shorten the lists", line.where.empty() ? "" : line.where + ": ", kMaxCases));
+      }
+    }
+    for (std::size_t index = 0; index < count; ++index) {
+      Draft draft;
+      std::size_t rest = index, block = count;
+      for (const Swept& one : *swept) {
+        block /= one.values.size();
+        const std::string& value = one.values[rest / block];
+        rest %= block;
+        if (Status status = one.axis->apply(draft, value); !status.ok()) return at(line.where, one.axis->name, status);
+      }
+      if (Status status = finish(draft); !status.ok()) {
+        return line.where.empty() ? status : Status{status.code(), line.where + ": " + status.message()};
+      }
+      const std::string key = fmt::format("{} {} {}", case_id(draft.result), fmt::join(draft.result.kernels, ","),
+                                          draft.result.baseline);
+      if (seen.insert(key).second) cases.push_back(std::move(draft.result));
+    }
+  }
+  return cases;
+}
+
+std::vector<Word> words_of(const Case& one) {
+  std::vector<Word> words;
+  for (const Axis& axis : axes()) {
+    if (std::string value = axis.show(one); !value.empty()) words.emplace_back(axis.name, std::move(value));
+  }
+  return words;
+}
+
+std::string case_id(const Case& one) {
+  std::string text;
+  for (const auto& [axis, value] : words_of(one)) text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis, value);
+  return text;
+}
+
+std::string reproducer(const Case& one, std::string_view contender) {
+  std::string text = "headwise bench";
+  for (const auto& [axis, value] : words_of(one)) {
+    const bool quote = value.find_first_of(" '\"$*?&;<>()|\\") != std::string::npos;
+    text += quote ? fmt::format(" --{} '{}'", axis, value) : fmt::format(" --{} {}", axis, value);
+  }
+  return fmt::format("{} --kernels {} --baseline {}", text, contender, one.baseline);
+}
+
+}  // namespace headwise::lab

@@ -1,0 +1,112 @@
+#include "lab/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lab/statistics.h"
+
+namespace headwise::lab {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+struct State {
+  const Contestant* contestant = nullptr;
+  Samples samples;
+  double spent_seconds = 0;
+  std::size_t least = 0;
+  std::size_t next_check = 0;  // the interval is looked at when the number of samples grew by a tenth
+};
+
+// Runs until two blocks in a row take the same time within 2 %, or the time is up; then sets repeats.
+void warm_up(Device& device, State& state, const SamplingRule& rule) {
+  Samples& samples = state.samples;
+  double call_ms = state.contestant->first_ms;
+  state.least = static_cast<std::size_t>(rule.least);
+  if (call_ms > rule.slow_ms) {  // the calls made before were warm-up enough
+    state.least = static_cast<std::size_t>(rule.least_slow);
+    return;
+  }
+  const Clock::time_point start = Clock::now();
+  double previous = 0;
+  for (std::int64_t block = 1;; block = std::min<std::int64_t>(block * 2, 1 << 20)) {
+    // A block of at least 5 ms, found by doubling, tells a settled clock from chance.
+    Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(block), nullptr);
+    if (!ms) {
+      samples.status = ms.status();
+      return;
+    }
+    samples.warmups += block;
+    call_ms = *ms / static_cast<double>(block);
+    const bool settled = previous > 0 && std::abs(call_ms - previous) < 0.02 * previous && *ms >= 5;
+    if (settled || seconds_since(start) > rule.warmup_seconds) break;
+    previous = call_ms;
+    if (*ms >= 5) block = std::max<std::int64_t>(1, block / 2);  // long enough: stay at this length
+  }
+  if (call_ms > 0 && call_ms < rule.sample_ms) {
+    samples.repeats = static_cast<std::int64_t>(std::ceil(rule.sample_ms / call_ms));
+  }
+}
+
+void take_sample(Device& device, State& state) {
+  Samples& samples = state.samples;
+  Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(samples.repeats), nullptr);
+  if (!ms) {
+    samples.status = ms.status();
+    return;
+  }
+  samples.ms.push_back(*ms / static_cast<double>(samples.repeats));
+  state.spent_seconds += *ms / 1000;
+}
+
+// Sets samples.stop when this contestant needs no further sample.
+void consider_stop(State& state, const SamplingRule& rule) {
+  Samples& samples = state.samples;
+  const std::size_t count = samples.ms.size();
+  samples.enough = count >= state.least;
+  if (Clock::now() >= rule.deadline) {
+    samples.stop = "max_seconds";
+  } else if (!samples.enough) {
+    return;
+  } else if (rule.interrupted()) {
+    samples.stop = "interrupted";
+  } else if (state.spent_seconds >= rule.seconds) {
+    samples.stop = "seconds";
+  } else if (count >= static_cast<std::size_t>(rule.most)) {
+    samples.stop = "samples";
+  } else if (count >= state.next_check) {
+    state.next_check = count + std::max<std::size_t>(1, count / 10);
+    if (relative_interval(samples.ms) <= rule.relative_interval) samples.stop = "interval";
+  }
+}
+
+}  // namespace
+
+std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants, const SamplingRule& rule,
+                             std::uint64_t seed) {
+  std::vector<State> states(contestants.size());
+  std::vector<std::size_t> active;
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    states[i].contestant = &contestants[i];
+    warm_up(device, states[i], rule);
+    if (states[i].samples.status.ok()) active.push_back(i);
+  }
+  Generator generator(seed);
+  while (!active.empty()) {
+    shuffle(active, generator);
+    for (const std::size_t i : active) {
+      take_sample(device, states[i]);
+      if (states[i].samples.status.ok()) consider_stop(states[i], rule);
+    }
+    std::erase_if(active, [&](std::size_t i) {
+      return !states[i].samples.status.ok() || !states[i].samples.stop.empty();
+    });
+  }
+  std::vector<Samples> all;
+  for (State& state : states) all.push_back(std::move(state.samples));
+  return all;
+}
+
+}  // namespace headwise::lab

@@ -1,0 +1,47 @@
+// Timing of contenders against each other: interleaved in random rounds, so that what disturbs the machine disturbs
+// all of them, and stopped when the median is known well enough.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "headwise/device.h"
+
+namespace headwise::lab {
+
+struct SamplingRule {
+  double relative_interval = 0.01;  // of the median: narrow enough
+  double seconds = 2;               // of samples, a contender
+  int least = 10;                   // samples before either may stop a contender
+  int least_slow = 3;               // where one call takes longer than slow_ms
+  double slow_ms = 200;
+  double sample_ms = 0.05;    // shorter calls are repeated within a sample
+  int most = 2000;            // samples; a 1 % interval needs fewer unless half the time is noise
+  double warmup_seconds = 0.15;  // at most, a contender
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  std::function<bool()> interrupted = [] { return false; };  // then the least number of samples will do
+};
+
+struct Contestant {
+  TimedWork work;
+  double first_ms = 0;  // of a call already made; decides how to warm up
+};
+
+struct Samples {
+  Status status;           // a call that failed; then the rest is as far as it came
+  std::vector<double> ms;  // of one call, in the order taken
+  std::int64_t repeats = 1;
+  std::int64_t warmups = 0;
+  std::string_view stop;  // "interval", "seconds", "samples", "max_seconds", "interrupted"
+  bool enough = false;    // the least number of samples was reached
+};
+
+// One Samples a contestant, in the same order. Sample r of each comes from round r.
+std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants, const SamplingRule& rule,
+                             std::uint64_t seed);
+
+}  // namespace headwise::lab
