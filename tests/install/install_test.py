@@ -1,0 +1,109 @@
+"""An installation is found by find_package and pkg-config, works after it was moved, and names no
+path of the machine that built it."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+BUILD = Path(os.environ["HEADWISE_BUILD_DIR"])
+SOURCE = Path(os.environ["HEADWISE_SOURCE_DIR"])
+CONSUMER = Path(__file__).resolve().parent / "consumer"
+
+
+def run(*command, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def cache(name):
+    text = (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^{name}:[A-Z]+=(.*)$", text, re.M)
+    return found.group(1) if found else ""
+
+
+class Install(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        installed = Path(cls.folder.name) / "installed"
+        run("cmake", "--install", BUILD, "--prefix", installed)
+        # Everything below runs where it was not installed to.
+        cls.prefix = Path(cls.folder.name) / "moved here"
+        installed.rename(cls.prefix)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def lib(self, name):
+        found = list(self.prefix.glob(f"lib*/**/{name}"))
+        self.assertEqual(1, len(found), f"{name} below {self.prefix}: {found}")
+        return found[0]
+
+    def test_consumer_finds_builds_and_runs(self):
+        build = Path(self.folder.name) / "consumer"
+        run("cmake", "-S", CONSUMER, "-B", build, "-G", cache("CMAKE_GENERATOR"),
+            f"-DCMAKE_PREFIX_PATH={self.prefix}", f"-DCMAKE_CXX_COMPILER={cache('CMAKE_CXX_COMPILER')}",
+            f"-DCMAKE_CXX_FLAGS={cache('CMAKE_CXX_FLAGS')}")
+        run("cmake", "--build", build)
+        printed = run(build / "consumer")
+        self.assertRegex(printed, r"^headwise \d+\.\d+\.\d+: 4\.0000 7\.0000$")
+
+    def test_pkg_config_file_serves_the_compiler(self):
+        # Read by hand, as pkg-config would: it need not be installed.
+        file = self.lib("headwise.pc")
+        variables = {"pcfiledir": str(file.parent)}
+        fields = {}
+        for line in file.read_text(encoding="utf-8").splitlines():
+            for name, value in variables.items():
+                line = line.replace("${" + name + "}", value)
+            if re.match(r"^\w+=", line):
+                name, value = line.split("=", 1)
+                variables[name] = value
+            elif ":" in line:
+                name, value = line.split(":", 1)
+                fields[name] = value.split() if " " not in str(self.prefix) else value.strip()
+        self.assertTrue((Path(variables["includedir"]) / "headwise/headwise.h").is_file(), variables)
+        self.assertTrue(list(Path(variables["libdir"]).glob("libheadwise.*")), variables)
+        self.assertRegex(fields["Version"], r"^\d+\.\d+\.\d+$")
+
+    def test_files_name_no_path_of_the_build(self):
+        for file in [*self.prefix.glob("lib*/**/*.cmake"), *self.prefix.glob("lib*/**/*.pc")]:
+            text = file.read_text(encoding="utf-8")
+            for path in (BUILD, SOURCE, Path(self.folder.name)):
+                self.assertNotIn(str(path), text, file)
+
+    def test_headers_are_the_public_ones(self):
+        here = {path.name for path in (SOURCE / "include/headwise").glob("*.h")}
+        there = {path.name for path in (self.prefix / "include/headwise").iterdir()}
+        self.assertEqual(here, there)
+
+    def test_other_versions_are_refused(self):
+        project = Path(self.folder.name) / "wants 9"
+        shutil.copytree(CONSUMER, project)
+        lists = project / "CMakeLists.txt"
+        lists.write_text(lists.read_text(encoding="utf-8").replace("headwise 0.1", "headwise 9.0"), encoding="utf-8")
+        done = subprocess.run(
+            ["cmake", "-S", project, "-B", project / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}",
+             f"-DCMAKE_CXX_COMPILER={cache('CMAKE_CXX_COMPILER')}"],
+            capture_output=True, text=True)
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn("headwise", done.stderr)
+
+    def test_program_and_data_stand_together(self):
+        program = self.prefix / "bin/headwise"
+        self.assertTrue(program.is_file())
+        for entry in ("suites", "charts"):
+            if (SOURCE / "data" / entry).is_dir():
+                self.assertTrue((self.prefix / "share/headwise" / entry).is_dir(), entry)
+        self.assertIn("headwise", run(program, "--help", env={"PATH": "/usr/bin:/bin"}))
+
+
+if __name__ == "__main__":
+    unittest.main()
