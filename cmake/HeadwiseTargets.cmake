@@ -1,6 +1,7 @@
 # The library, the laboratory and the program. Files are found by folder, so that a new kernel,
 # command or case is one new file.
 
+include(embed_text)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 # Settings of every target. No instruction-set flag on any file: kernels name theirs by target
@@ -104,6 +105,8 @@ function(headwise_add_laboratory)
     PUBLIC headwise_oracle headwise_internal fmt::fmt
     PRIVATE nlohmann_json::nlohmann_json)
   add_dependencies(headwise_lab headwise_build_info)
+  file(GLOB report_files CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/lab/report/*")
+  headwise_embed_text(headwise_lab "lab/report_assets.h" report_asset ${report_files})
 
   file(GLOB cli_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cli/*.cpp")
   if(cli_sources)

@@ -1,0 +1,131 @@
+// The rows as the page uses them: unpacked, with the helper fields that charts, controls and table share.
+// Everything derived from a row is derived here and nowhere else.
+
+const page = JSON.parse(document.getElementById("data").textContent);
+
+// A column is {name, type, unit, title, help, values} where values is one entry a row, or, where entries
+// repeat, {words, index}: words[index[i]] is row i's.
+function unpack(columns, count) {
+  const rows = Array.from({length: count}, () => ({}));
+  for (const column of columns) {
+    const {words, index} = column.values;
+    rows.forEach((row, i) => { row[column.name] = words ? words[index[i]] : column.values[i]; });
+  }
+  return rows;
+}
+
+function mask_label(row) {
+  const parts = [];
+  if (row.causal) parts.push("causal");
+  if (row.window_left >= 0 || row.window_right >= 0) {
+    const side = (n) => (n < 0 ? "open" : n);
+    parts.push(`window ${side(row.window_left)}/${side(row.window_right)}`);
+  }
+  if (parts.length === 0) return "full";
+  if (row.seq_q !== row.seq_kv && row.align) parts.push(row.align.replace("_", " "));
+  return parts.join(" ");
+}
+
+function phase_label(row) {
+  if (row.seq_q === row.seq_kv) return "prefill";
+  return row.seq_q === 1 ? "decode" : `${row.seq_q} queries`;
+}
+
+const heads_label = (row) => (row.kv_heads === row.heads ? `${row.heads}` : `${row.heads} on ${row.kv_heads} kv`);
+const head_dim_label = (row) => (row.head_dim_v === row.head_dim ? `${row.head_dim}` : `${row.head_dim}, v ${row.head_dim_v}`);
+const dtype_label = (row) => (row.kv_dtype === row.dtype ? row.dtype : `${row.dtype}, kv ${row.kv_dtype}`);
+const threads_label = (row) => (row.threads > 0 ? `${row.threads}` : "all");
+const scale_label = (row) => (row.softmax_scale == null ? "default" : format_significant(row.softmax_scale, 3));
+
+// What makes two cases comparable on one line of a chart: all of these equal, only the sequence length differs.
+// `word` puts a value into a sentence-like label.
+const kFamilyFields = [
+  {name: "device", title: "Device", word: (v) => v},
+  {name: "direction", title: "Direction", word: (v) => v},
+  {name: "phase", title: "Phase", word: (v) => v},
+  {name: "mask", title: "Mask", word: (v) => v},
+  {name: "heads_label", title: "Heads", word: (v) => `${v} heads`},
+  {name: "head_dim_label", title: "Head dim", word: (v) => `d${v}`},
+  {name: "dtype_label", title: "Dtype", word: (v) => v},
+  {name: "batch", title: "Batch", word: (v) => `batch ${v}`},
+  {name: "threads_label", title: "Threads", word: (v) => (v === "1" ? "1 thread" : `${v} threads`)},
+  {name: "inputs", title: "Inputs", word: (v) => v || "no inputs"},
+  {name: "lengths", title: "Lengths", word: (v) => `lengths ${v || "equal"}`},
+  {name: "page_size", title: "Page size", word: (v) => (v ? `pages of ${v}` : "not paged")},
+  {name: "scale_label", title: "Softmax scale", word: (v) => `scale ${v}`},
+  {name: "seed", title: "Seed", word: (v) => `seed ${v}`},
+  {name: "timer", title: "Timer", word: (v) => v || "no timer"},
+  {name: "regime", title: "Regime", word: (v) => v || "no regime"},
+  {name: "cache", title: "Cache", word: (v) => (v ? `${v} cache` : "no cache state")},
+];
+
+// Timed alike in the same case: only such rows are compared with each other.
+const rank_key = (row) => [row.case, row.timer, row.regime, row.cache].join("\n");
+
+function group_by(rows, key_of) {
+  const groups = new Map();
+  for (const row of rows) {
+    const key = key_of(row);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(row);
+  }
+  return groups;
+}
+
+// "cpu/avx512/flash/f32" and ".../bf16" are one series, since a case fixes the dtype; full names are kept where
+// two contenders of one case would fall together.
+function name_series(rows) {
+  const short_name = (row) => {
+    const parts = row.contender.split("/");
+    return row.kind === "kernel" && parts.length === 4 ? parts.slice(0, 3).join("/") : row.contender;
+  };
+  const owners = new Map();
+  const ambiguous = new Set();
+  for (const row of rows) {
+    const key = `${rank_key(row)}\n${short_name(row)}`;
+    if (owners.has(key) && owners.get(key) !== row.contender) ambiguous.add(short_name(row));
+    owners.set(key, row.contender);
+  }
+  for (const row of rows) row.series = ambiguous.has(short_name(row)) ? row.contender : short_name(row);
+}
+
+function mark_fastest(rows) {
+  for (const group of group_by(rows.filter((row) => row.ranked), rank_key).values()) {
+    const order = [...group].sort((a, b) => a.ms_median - b.ms_median);
+    order[0].fastest = true;
+    // Within noise: the interval of the second reaches into that of the first.
+    const second = order[1];
+    order[0].clearly = !second || (order[0].ms_high ?? order[0].ms_median) < (second.ms_low ?? second.ms_median);
+  }
+}
+
+function derive(rows) {
+  rows.forEach((row, i) => {
+    row.position = i;
+    row.mask = mask_label(row);
+    row.phase = phase_label(row);
+    row.heads_label = heads_label(row);
+    row.head_dim_label = head_dim_label(row);
+    row.dtype_label = dtype_label(row);
+    row.threads_label = threads_label(row);
+    row.scale_label = scale_label(row);
+    const comparable = Number.isFinite(row.error_max) && row.error_limit > 0;
+    row.error_share = comparable ? row.error_max / row.error_limit : null;
+    row.family = kFamilyFields.map((field) => row[field.name]).join("\n");
+  });
+  name_series(rows);
+  mark_fastest(rows);
+  const varying = kFamilyFields.filter((field) => new Set(rows.map((row) => row[field.name])).size > 1);
+  for (const row of rows) {
+    const words = varying.map((field) => field.word(row[field.name]));
+    row.family_label = words.length > 0 ? words.join(", ") : row.phase;
+  }
+  return varying;
+}
+
+const all_rows = unpack(page.columns, page.count);
+const varying_fields = derive(all_rows);
+// Only what ran, passed and has its error figure is ever drawn or ranked. Of a cell that was measured twice, as
+// after a resumed run, the later row counts.
+const drawn_rows = [...new Map(all_rows.filter((row) => row.ranked)
+    .map((row) => [`${rank_key(row)}\n${row.contender}`, row])).values()];

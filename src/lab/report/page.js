@@ -1,0 +1,140 @@
+// The page around charts and table: header, how it was measured, environment; and the start of it all.
+
+const problems = [];
+function note_problem(text) {
+  problems.push(String(text));
+  document.body.dataset.errors = problems.join(" | ");
+}
+
+function environment_value(pattern) {
+  return page.run.environment.find(([name]) => pattern.test(name))?.[1];
+}
+
+function fact(label, value, more, kind) {
+  const parts = Array.isArray(value) ? value : [value];
+  return element("div", {class: `fact ${kind === "bad" ? "bad" : ""}`.trim()}, element("div", {class: "label"}, label),
+      element("div", {class: `value ${kind === "name" ? "name" : ""}`.trim()}, ...parts), more ? element("div", {class: "more"}, more) : null);
+}
+
+function rows_fact() {
+  const ok = all_rows.filter((row) => row.status === "ok").length;
+  const others = count_words(all_rows.filter((row) => row.status !== "ok").map((row) => row.status))
+      .map(([status, count]) => `${count} ${status.replaceAll("_", " ")}`);
+  const broken = all_rows.some((row) => row.status === "inaccurate" || row.status === "error");
+  const cases = new Set(all_rows.map((row) => row.case)).size;
+  return fact("Rows that ran and passed", [`${ok}`, element("small", {}, ` of ${all_rows.length}`)],
+      `${plural(cases, "case")}${others.length > 0 ? `; ${others.join(", ")}` : ""}`, broken ? "bad" : "");
+}
+
+function accuracy_fact() {
+  const checked = all_rows.filter((row) => row.error_max != null);
+  const ok = all_rows.filter((row) => row.status === "ok");
+  const worst = drawn_rows.reduce((a, b) => ((b.error_share ?? -1) > (a?.error_share ?? -1) ? b : a), null);
+  const wrong = all_rows.filter((row) => row.status === "inaccurate").length;
+  const unchecked = ok.filter((row) => row.error_max == null).length;
+  if (checked.length === 0) return fact("Checked against fp64", "none", "no row has an error figure");
+  const value = wrong > 0 ? `${wrong} wrong` : unchecked > 0 ? `all but ${unchecked}` : "all";
+  return fact("Passing rows checked against fp64", value,
+      worst?.error_share != null ? `largest error ${format_percent(worst.error_share)} of its limit: ${worst.series}` : null, wrong > 0 ? "bad" : "");
+}
+
+function fastest_facts() {
+  const groups = [...group_by(drawn_rows, rank_key).values()].filter((group) => group.length > 1);
+  if (groups.length === 0) return [];
+  const winners = groups.map((group) => group.find((row) => row.fastest)).filter(Boolean);
+  const order = count_words(winners.map((row) => row.series));
+  const [[first, wins], ...rest] = order;
+  const ties = winners.filter((row) => row.series === first && !row.clearly).length;
+  const more = `fastest in ${wins} of ${plural(groups.length, "case")}${ties > 0 ? `, ${ties} of them within noise` : ""}`
+      + (rest.length > 0 ? `; ${rest.map(([series, count]) => `${series} in ${count}`).join(", ")}` : "");
+  const facts = [fact("Fastest", first, more, "name")];
+  const ratios = drawn_rows.filter((row) => row.series === first && row.speedup > 0 && row.contender !== row.baseline);
+  if (ratios.length > 0) {
+    const values = ratios.map((row) => row.speedup);
+    const baseline = count_words(ratios.map((row) => row.baseline))[0][0];
+    facts.push(fact(`${first} over its baseline`, [format_speedup(geometric_mean(values)), element("small", {}, " geometric mean")],
+        `${format_speedup(Math.min(...values))} to ${format_speedup(Math.max(...values))} in ${plural(values.length, "case")} over ${baseline}`));
+  }
+  return facts;
+}
+
+function start_header() {
+  const machine = [environment_value(/^(cpu[_ .]?(model|name)|cpu|processor)$/i), environment_value(/^gpu[_ .]?(name|model)$|^gpu$/i),
+    environment_value(/^(os|operating[_ ]system|distribution)$/i)].filter(Boolean);
+  const date = page.run.started ? new Date(page.run.started) : null;
+  const when = date && !Number.isNaN(date.valueOf()) ? page.run.started.replace("T", " ").replace(/(:\d\d)(\.\d+)?/, "$1") : page.run.started;
+  const line = document.getElementById("machine");
+  line.append([...machine, when].filter(Boolean).join(" \u00b7 "));
+  if (page.run.command) line.append(element("br"), element("code", {}, page.run.command));
+  if (all_rows.length > 0) document.getElementById("facts").append(rows_fact(), accuracy_fact(), ...fastest_facts());
+  if (page.warnings.length > 0) {
+    const box = document.getElementById("warnings");
+    box.hidden = false;
+    box.querySelector("summary").textContent = `${plural(page.warnings.length, "warning")} while the file was read`;
+    box.querySelector("ul").append(...page.warnings.map((warning) => element("li", {}, warning)));
+  }
+}
+
+function span_of(rows, field, format = format_integer) {
+  const values = rows.map((row) => row[field]).filter((value) => typeof value === "number");
+  if (values.length === 0) return null;
+  const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  return low === high ? format(low) : `${format(low)} to ${format(high)} (median ${format(median(values))})`;
+}
+
+const listed = (rows, field) => count_words(rows.map((row) => row[field]).filter((value) => value !== "" && value != null))
+    .map(([word, count]) => `${word} (${count})`).join(", ");
+
+// Sentences from the run's own fields; what the rows do not record is not claimed.
+function method_sentences() {
+  const ran = all_rows.filter((row) => row.ms_median != null);
+  const checked = all_rows.filter((row) => row.error_max != null);
+  const sentences = [];
+  const say = (fact_text, sentence) => { if (fact_text) sentences.push(sentence(fact_text)); };
+  say(listed(all_rows, "inputs"), (t) => `Inputs: ${t} rows. All contenders of a case get the same tensors, made from the seed in the row.`);
+  if (checked.length > 0) {
+    sentences.push(`Each output was compared, in the process that was then timed, with attention computed in fp64 by code that shares nothing with the kernels: ${span_of(checked, "rows_verified") ?? "the rows given in each"} rows of output a case. `
+      + "A row is ok where its largest and its RMS error stay within limits that follow from plain attention in the same dtype. Rows without an error figure are neither drawn nor ranked.");
+  }
+  say(listed(ran, "timer"), (t) => `Timer: ${t}; regime: ${listed(ran, "regime") || "not recorded"}; caches: ${listed(ran, "cache") || "not recorded"}. Only rows timed alike are compared.`);
+  say(span_of(ran, "samples"), (t) => `Samples a row: ${t}. Sampling ended by: ${listed(ran, "stop") || "not recorded"}. The time shown is the median; the small range is its interval. Every raw sample is in the JSONL file.`);
+  say(span_of(ran, "clock_mhz"), (t) => `Clock seen while measuring: ${t} MHz. Clocks were recorded, never set.`);
+  say(listed(ran, "baseline"), (t) => `Speedup is over the baseline of the same case: ${t}; its interval comes from resampling both.`);
+  say(span_of(ran, "peak_bytes", format_bytes), () => "Memory: the peak while the contender ran. The least possible is reading the inputs and writing the output once.");
+  const failed = all_rows.filter((row) => row.status !== "ok");
+  if (failed.length > 0) sentences.push(`${plural(failed.length, "row")} did not pass or did not run; each stands in the table with its reason.`);
+  return sentences;
+}
+
+function start_method() {
+  const sentences = method_sentences();
+  document.getElementById("method-text").append(sentences.length > 0
+    ? element("ul", {}, ...sentences.map((sentence) => element("li", {}, sentence)))
+    : element("p", {class: "muted"}, "No row of this run was measured or checked."));
+  document.getElementById("fields").append(...page.columns.filter((column) => column.name !== "ranked").flatMap((column) =>
+    [element("dt", {}, column.name), element("dd", {}, `${column.help}${column.unit ? ` [${column.unit}]` : ""}`)]));
+}
+
+function start_environment() {
+  const list = document.getElementById("environment-list");
+  const entries = [["run", page.run.run], ["started", page.run.started], ["command", page.run.command], ...page.run.environment];
+  list.append(...entries.map(([name, value]) => element("div", {class: value.length > 60 ? "long" : null},
+      element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, value || kNothing))));
+  document.getElementById("footer").textContent = `Drawn from ${page.source || "a run"} (run ${page.run.run}, schema ${page.schema}). This file is complete in itself: it loads nothing.`;
+}
+
+// What went wrong, if anything, stands on <body> for tests: data-errors, data-charts, data-ready.
+window.addEventListener("error", (event) => note_problem(event.message));
+window.addEventListener("unhandledrejection", (event) => note_problem(event.reason));
+document.addEventListener("securitypolicyviolation", (event) => note_problem(`blocked by the security policy: ${event.violatedDirective}`));
+const console_error = console.error;
+console.error = (...words) => {
+  note_problem(words.join(" "));
+  console_error.apply(console, words);
+};
+document.body.dataset.errors = "";
+start_header();
+start_table();
+start_method();
+start_environment();
+start_charts().then(() => { document.body.dataset.ready = "1"; });

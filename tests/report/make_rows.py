@@ -1,0 +1,148 @@
+"""Writes made-up runs for tests of the report: make_rows.py KIND FILE.
+
+Nothing here was measured. Times and errors come from formulas and a seeded generator, and the run says so in its
+environment. Kinds: see KINDS below.
+"""
+
+import json
+import random
+import sys
+
+SCHEMA = "headwise.rows/1"
+KERNELS = {  # id: (isa, algorithm, GFLOP/s at one thread, grows with seq)
+    "cpu/avx512/flash/f32": ("avx512", "flash", 95.0),
+    "cpu/avx512/unfused/f32": ("avx512", "unfused", 55.0),
+    "cpu/scalar/naive/f32": ("scalar", "naive", 2.4),
+}
+
+
+def run_line(**changes):
+    environment = {
+        "note": "synthetic rows for tests; nothing was measured",
+        "tool_version": "0.0.0-test", "git_sha": "0" * 40, "git_dirty": "no", "build_type": "Release",
+        "compiler": "g++ 12.2.0", "compiler_flags": "-O3 -DNDEBUG", "os": "Debian GNU/Linux 12 (bookworm)",
+        "kernel": "6.1.0-test", "glibc": "2.36", "cpu_model": "Imaginary Processor 9000 @ 3.00GHz",
+        "isa": "avx512f avx512bw avx512vl amx_bf16", "sockets": "1", "cores": "2", "smt": "no",
+        "affinity": "0-1", "cache_l1d": "48 KiB", "cache_l2": "2 MiB", "cache_l3": "105 MiB",
+        "governor": "not readable", "aslr": "on", "load_average": "0.42", "memory_total": "24 GiB",
+    }
+    run = {"schema": SCHEMA, "type": "run", "run": "synthetic-1", "started": "2026-01-02T03:04:05+00:00",
+           "command": "headwise bench --suite synthetic --out run.jsonl", "environment": environment}
+    run.update(changes)
+    return run
+
+
+def row(cell, contender, **changes):
+    """A row that ran, in a case given as a dict of row fields; `changes` overrides any field."""
+    random.seed(f"{sorted(cell.items())} {contender}")
+    isa, algorithm, rate = KERNELS.get(contender, ("scalar", "other", 10.0))
+    heads, seq_q, seq_kv, dim = cell["heads"], cell["seq_q"], cell["seq_kv"], cell["head_dim"]
+    pairs = cell["batch"] * heads * seq_q * seq_kv * (0.5 if cell["causal"] else 1.0)
+    flops = 4.0 * dim * pairs
+    slowing = 1.0 + (seq_kv / 6000.0 if algorithm == "unfused" else 0.0)
+    ms = (flops / (rate * cell["threads"] * 1e6) * slowing + 0.004) * random.uniform(0.97, 1.03)
+    inputs = 4 * cell["batch"] * dim * (heads * seq_q + 2 * cell["kv_heads"] * seq_kv)
+    outputs = 4 * cell["batch"] * dim * heads * seq_q
+    workspace = {"unfused": 4 * heads * seq_q * seq_kv, "flash": 400_000}.get(algorithm, 0)
+    limit = 4e-7 * (1 + seq_kv / 8192)
+    error = limit * random.uniform(0.15, 0.6)
+    words = " ".join(f"{name}={value}" for name, value in cell.items())
+    made = {
+        "type": "row", "schema": SCHEMA, "run": "synthetic-1", "case": words, "contender": contender,
+        "kind": "kernel", "status": "ok", "reason": "", "device": "cpu", "isa": isa, "algorithm": algorithm,
+        "dtype": "f32", "kv_dtype": "f32", "direction": "forward", "head_dim_v": dim, "align": "",
+        "window_left": -1, "window_right": -1, "softmax_scale": None, "page_size": 0, "lengths": "", "seed": 1,
+        "ms_median": ms, "ms_mean": ms * 1.01, "ms_min": ms * 0.97, "ms_p5": ms * 0.98, "ms_p95": ms * 1.06,
+        "ms_p99": ms * 1.11, "ms_stddev": ms * 0.02, "ms_low": ms * 0.995, "ms_high": ms * 1.005,
+        "samples_ms": [ms, ms * 1.01, ms * 0.99], "samples": 3, "repeats": 1, "warmups": 5, "stop": "interval",
+        "prepare_ms": 0.1, "verify_ms": 20.0, "tokens_per_s": cell["batch"] * seq_q / ms * 1e3,
+        "tflops": flops / ms / 1e9, "gb_per_s": (inputs + outputs) / ms / 1e6,
+        "input_bytes": inputs, "output_bytes": outputs, "workspace_bytes": workspace,
+        "peak_bytes": inputs + outputs + workspace, "peak_allocated_bytes": inputs + outputs + workspace,
+        "least_bytes": inputs + outputs, "error_max": error, "error_rms": error / 5, "error_limit": limit,
+        "error_rms_limit": limit / 4, "plain_max": limit / 2, "plain_rms": limit / 10, "lse_error": None,
+        "lse_limit": None, "rows_verified": min(seq_q, 256) * heads, "speedup": None, "speedup_low": None,
+        "speedup_high": None, "baseline": "cpu/avx512/unfused/f32", "timer": "steady_clock",
+        "regime": "sustained", "cache": "hot", "clock_mhz": 3000.0, "ran": contender,
+        "reproduce": f"headwise bench --contenders {contender} {words}",
+    }
+    made.update(cell)
+    made.update(changes)
+    return made
+
+
+def failed(cell, contender, status, reason):
+    nothing = {name: None for name, value in row(cell, contender).items() if isinstance(value, float)}
+    return row(cell, contender, **nothing, status=status, reason=reason, samples=None, samples_ms=[], stop="",
+               peak_bytes=None, rows_verified=None, timer="", regime="", cache="", ran="")
+
+
+def with_speedups(rows):
+    for case in {made["case"] for made in rows}:
+        group = [made for made in rows if made["case"] == case and made["status"] == "ok"]
+        base = [made["ms_median"] for made in group if made["contender"] == made["baseline"]]
+        for made in group if base else []:
+            ratio = base[0] / made["ms_median"]
+            made.update(speedup=ratio, speedup_low=ratio * 0.97, speedup_high=ratio * 1.03)
+    return rows
+
+
+def case(seq, causal=False, heads=8, kv_heads=8, head_dim=64, threads=2, inputs="normal", seq_q=None, batch=1):
+    return {"batch": batch, "heads": heads, "kv_heads": kv_heads, "seq_q": seq if seq_q is None else seq_q,
+            "seq_kv": seq, "head_dim": head_dim, "causal": causal, "threads": threads, "inputs": inputs}
+
+
+def sweep():
+    """The shape of a default suite: several families, lengths, captured inputs, and every kind of failure."""
+    rows = []
+    for causal in (False, True):
+        for kv_heads in (8, 2):
+            for seq in (128, 256, 512, 1024, 2048, 4096):
+                for contender in KERNELS:
+                    cell = case(seq, causal, kv_heads=kv_heads)
+                    if contender.endswith("naive/f32") and seq > 2048:
+                        rows.append(failed(cell, contender, "timeout", "took over 2 s a call (--max-seconds)"))
+                    else:
+                        rows.append(row(cell, contender))
+    for layer in (0, 2, 5):
+        cell = case(256, heads=12, kv_heads=12, head_dim=32, inputs=f"captured:{layer}")
+        rows += [row(cell, contender) for contender in KERNELS]
+    for seq in (1024, 4096, 16384):
+        cell = case(seq, causal=True, seq_q=1) | {"align": "bottom_right"}
+        rows += [row(cell, contender) for contender in KERNELS]
+    big = case(65536)
+    rows.append(failed(big, "cpu/avx512/unfused/f32", "out_of_memory", "needs 128.1 GiB, and 22.4 GiB are free"))
+    rows.append(failed(big, "cpu/avx512/flash/f32", "unsupported", "head_dim 64: a made-up reason"))
+    rows.append(row(case(64), "cpu/avx512/flash/f32", status="inaccurate", error_max=3.0,
+                    reason="error_max 3.0 is over its limit of 4.0e-07"))
+    return with_speedups(rows)
+
+
+HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"><!-- \u2028 {{data}}'
+
+
+def hostile():
+    rows = [row(case(seq), HOSTILE, reason=HOSTILE, inputs=HOSTILE, reproduce=HOSTILE, case=HOSTILE, ran=HOSTILE,
+                timer=HOSTILE, stop=HOSTILE, baseline=HOSTILE) for seq in (128, 256)]
+    return rows + [row(case(128), "cpu/avx512/flash/f32", status=HOSTILE, reason="=cmd|' /C calc'!A0")]
+
+
+KINDS = {
+    "sweep": (run_line(), sweep),
+    "empty": (run_line(), list),
+    "one": (run_line(), lambda: [row(case(256), "cpu/avx512/flash/f32")]),
+    "failed": (run_line(), lambda: [failed(case(256), name, "unsupported", "not on this processor") for name in KERNELS]),
+    "hostile": (run_line(command=HOSTILE, environment={HOSTILE: HOSTILE, "cpu_model": HOSTILE}), hostile),
+}
+
+
+def lines(kind):
+    first, make = KINDS[kind]
+    return "".join(json.dumps(line) + "\n" for line in [first, *make()])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in KINDS:
+        sys.exit(f"usage: make_rows.py {{{','.join(KINDS)}}} FILE")
+    with open(sys.argv[2], "w", encoding="utf-8") as file:
+        file.write(lines(sys.argv[1]))
