@@ -1,0 +1,46 @@
+// cpu/avx512/flash/f32: flash attention in f32 on AVX-512.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/flash_layout.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2") namespace headwise::cpu::avx512 {
+namespace {
+#include "cpu/avx512/vector.inl"
+#include "cpu/simd/flash.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/tiles.inl"
+}  // namespace
+}  // namespace headwise::cpu::avx512
+HEADWISE_TARGET_END HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{.algorithm = "flash", .isa = "avx512", .kv_chunk = avx512::kFlashChunk};
+// block_kv 64: S^T is 12 KB beside Q^T and O^T of 12 KB each at head_dim 64, within an L1 of 48 KB.
+constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q48_kv64", 48, 64}};
+
+Support supports(const AttentionProblem& p, const Device& device) {
+  if (!device.has("avx512"))
+    return Support::no("needs AVX-512 (F, BW, DQ, VL), which this device does not offer");
+  return supports_features(p, kTraits, {.window = true});
+}
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
+  return FlashLayout(p, policy.block_kv, avx512::kLanes, avx512::kVectors, avx512::kFlashChunk, p.threads)
+      .bytes;
+}
+
+}  // namespace
+
+const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits,          kPolicies, supports,
+                             workspace_bytes,        avx512::flash_run};
+
+}  // namespace headwise::cpu

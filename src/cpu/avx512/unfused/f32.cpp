@@ -1,0 +1,44 @@
+// cpu/avx512/unfused/f32: attention with materialised scores in f32, the baseline, on AVX-512.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+#include "cpu/unfused_layout.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2") namespace headwise::cpu::avx512 {
+namespace {
+#include "cpu/avx512/vector.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/tiles.inl"
+#include "cpu/simd/unfused.inl"
+}  // namespace
+}  // namespace headwise::cpu::avx512
+HEADWISE_TARGET_END HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{.algorithm = "unfused", .isa = "avx512"};
+constexpr Policy kPolicies[] = {{"q48", 48, 0}};
+
+Support supports(const AttentionProblem& p, const Device& device) {
+  if (!device.has("avx512"))
+    return Support::no("needs AVX-512 (F, BW, DQ, VL), which this device does not offer");
+  return supports_features(p, kTraits, {.window = true});
+}
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/) {
+  return UnfusedLayout(p, avx512::kLanes * avx512::kVectors, p.threads).bytes;
+}
+
+}  // namespace
+
+const Kernel kAvx512UnfusedF32{"cpu/avx512/unfused/f32", kTraits, kPolicies, supports, workspace_bytes,
+                               avx512::unfused_run};
+
+}  // namespace headwise::cpu

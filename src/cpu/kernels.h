@@ -1,0 +1,19 @@
+// The CPU backend's kernels.
+#pragma once
+
+#include <span>
+
+#include "attention/kernel.h"
+
+namespace headwise::cpu {
+
+// Best first: plan() takes the first that supports a problem.
+std::span<const Kernel* const> kernels();
+
+extern const Kernel kAvx512FlashF32;
+extern const Kernel kAvx512UnfusedF32;
+extern const Kernel kScalarNaiveF32;
+extern const Kernel kScalarNaiveF16;
+extern const Kernel kScalarNaiveBf16;
+
+}  // namespace headwise::cpu

@@ -1,0 +1,78 @@
+// How one attention call is cut into tasks on a CPU. Plain arithmetic, shared by every instruction
+// set; the kernels inside target regions read the structs and call no template.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "attention/mask.h"
+#include "headwise/attention.h"
+
+namespace headwise::cpu {
+
+// The heads that share a kv head are rows of one matrix: row r is token r / group of head
+// kv_head * group + r % group, so K and V are read once for the whole group.
+struct Rows {
+  std::int64_t group = 1;
+  std::int64_t count = 0;  // of one (batch, kv head): seq_q * group
+
+  explicit Rows(const AttentionProblem& p) : group(p.heads / p.kv_heads), count(p.seq_q * group) {}
+  [[nodiscard]] std::int64_t token(std::int64_t row) const noexcept { return row / group; }
+  [[nodiscard]] std::int64_t head(std::int64_t kv_head, std::int64_t row) const noexcept {
+    return kv_head * group + row % group;
+  }
+};
+
+// A tile: up to `tile_rows` neighbouring rows of one (batch, kv head), the unit of the micro-kernels.
+struct Tile {
+  std::int64_t batch = 0, kv_head = 0;
+  std::int64_t first_row = 0, rows = 0;
+};
+
+// Tiles in the order they are handed out: the last rows of every head first, because with a
+// causal mask they see the most keys, and long tasks must not come last.
+struct Tiling {
+  std::int64_t heads = 0;  // batch * kv_heads
+  std::int64_t kv_heads = 0;
+  std::int64_t rows = 0;  // of one (batch, kv head)
+  std::int64_t tile_rows = 0;
+  std::int64_t tiles_per_head = 0;
+
+  Tiling(const AttentionProblem& p, std::int64_t tile_rows_)
+      : heads(p.batch * p.kv_heads),
+        kv_heads(p.kv_heads),
+        rows(Rows(p).count),
+        tile_rows(tile_rows_),
+        tiles_per_head((rows + tile_rows_ - 1) / tile_rows_) {}
+  [[nodiscard]] std::int64_t tiles() const noexcept { return heads * tiles_per_head; }
+  [[nodiscard]] Tile tile(std::int64_t index) const noexcept {
+    const std::int64_t head = index % heads;
+    const std::int64_t place = tiles_per_head - 1 - index / heads;
+    const std::int64_t first = place * tile_rows;
+    const std::int64_t left = rows - first;
+    return {head / kv_heads, head % kv_heads, first, left < tile_rows ? left : tile_rows};
+  }
+};
+
+// Keys that the rows of a tile may see.
+inline BlockRange tile_range(const AttentionProblem& p, const Rows& rows, const Tile& tile) noexcept {
+  return block_range(p, rows.token(tile.first_row), rows.token(tile.first_row + tile.rows - 1));
+}
+
+inline KeyRange intersect(KeyRange a, KeyRange b) noexcept {
+  return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+}
+
+// Elements of a [batch, seq, heads, dim] view.
+inline std::int64_t offset(const TensorView& t, std::int64_t batch, std::int64_t token,
+                           std::int64_t head) noexcept {
+  return batch * t.stride[0] + token * t.stride[1] + head * t.stride[2];
+}
+
+// ln(2^reference * sum), in double: a reference of some hundreds would cost f32 its last digits.
+float natural_log_sum(float reference, float sum) noexcept;
+
+// Bytes rounded up to a cache line, the unit in which workspace is dealt out.
+constexpr std::size_t line_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+}  // namespace headwise::cpu

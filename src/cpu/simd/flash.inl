@@ -1,0 +1,251 @@
+// Flash attention (Dao et al. 2022, arXiv:2205.14135; the online softmax is Milakov and Gimelshein
+// 2018, arXiv:1805.02867) on transposed scores. The skeleton that every instruction set shares:
+//
+//   task = super-block of query tiles of one (batch, kv head)
+//     chunk of kFlashChunk keys, from the sequence's first key       the K and V of a chunk stay in L2
+//       tile of kLanes * kVectors rows
+//         block of policy.block_kv keys in the tile's range: full, masked or skipped
+//           scores -> mask -> maximum -> exponentials -> values      the micro-kernels of tiles.inl
+//     combine: chunk partials merge in ascending order
+//
+// A chunk's partial (reference, sum, O^T) is the same whoever computes it, and merging always runs
+// in ascending order, so the bits depend neither on threads nor on the batch, also where few tiles
+// make it worth handing out single chunks (decoding).
+//
+// state of a lane: `reference` = maximum of the scaled scores in powers of two, -inf before the
+// first key; `sum` = sum of 2^(score - reference).
+
+constexpr std::int64_t kFlashChunk = 512;
+
+struct Partial {
+  float* o;          // [head_dim_v][lanes]
+  float* reference;  // [lanes]
+  float* sum;        // [lanes]
+};
+
+// Partial of a tile over `keys`, which lie within one chunk. Overwrites `to`; s holds block_kv *
+// lanes scores, factor a value a lane.
+template <int N>
+inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile,
+                        const float* q, Scale scale, const BlockRange& range, KeyRange keys,
+                        std::int64_t block_kv, float* s, float* factor, Partial to) {
+  const float* k = args.k.as<const float>() + offset(args.k, tile.batch, 0, tile.kv_head);
+  const float* v = args.v.as<const float>() + offset(args.v, tile.batch, 0, tile.kv_head);
+  const Float minus_infinity = broadcast(-__builtin_inff());
+  const Float by = broadcast(scale.log2);
+  Float reference[N];
+  Float sum[N];
+  for (int n = 0; n < N; ++n) {
+    reference[n] = minus_infinity;
+    sum[n] = zero();
+  }
+  bool empty = true;
+  const std::int64_t chunk_begin = keys.begin / kFlashChunk * kFlashChunk;
+  std::int64_t end = 0;
+  for (std::int64_t begin = keys.begin; begin < keys.end; begin = end) {
+    end = chunk_begin + ((begin - chunk_begin) / block_kv + 1) * block_kv;
+    if (end > keys.end) end = keys.end;
+    const std::int64_t count = end - begin;
+    Float peak[N];
+    for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
+    scores<N>(k + begin * args.k.stride[1], args.k.stride[1], count, q, p.head_dim, s, peak);
+    if (block_kind(range, begin, end) != BlockKind::full) {
+      LaneRanges lanes;
+      lane_ranges(p, tile, kLanes * N, begin, count, lanes);
+      mask_scores<N>(s, count, lanes.begin, lanes.end, peak);
+    }
+    Float shift[N];
+    for (int n = 0; n < N; ++n) {
+      const Float next = maximum(reference[n], multiply(peak[n], by));
+      shift[n] = select(equal(next, minus_infinity), zero(), next);
+      const Float rescale = exp2_nonpositive(subtract(reference[n], shift[n]));
+      store(factor + n * kLanes, rescale);
+      sum[n] = multiply(sum[n], rescale);
+      reference[n] = next;
+    }
+    exponentials<N>(s, count, by, shift, sum);
+    values<N>(v + begin * args.v.stride[1], args.v.stride[1], s, count, p.head_dim_v,
+              empty ? nullptr : factor, to.o);
+    empty = false;
+  }
+  for (int n = 0; n < N; ++n) {
+    store(to.reference + n * kLanes, reference[n]);
+    store(to.sum + n * kLanes, sum[n]);
+  }
+}
+
+// `to` takes in `from`, whose keys come later. Lanes that `from` has nothing for keep their bits.
+template <int N>
+inline void merge(std::int64_t head_dim_v, const Partial& from, const Partial& to) {
+  constexpr int kWidth = kLanes * N;
+  const Float minus_infinity = broadcast(-__builtin_inff());
+  for (int n = 0; n < N; ++n) {
+    const std::int64_t at = n * kLanes;
+    const Float a = load(to.reference + at);
+    const Float b = load(from.reference + at);
+    const Mask nothing = equal(b, minus_infinity);
+    const Float next = maximum(a, b);
+    const Float shift = select(equal(next, minus_infinity), zero(), next);
+    const Float keep = exp2_nonpositive(subtract(a, shift));
+    const Float take = exp2_nonpositive(subtract(b, shift));
+    store(to.reference + at, next);
+    const Float sum = load(to.sum + at);
+    store(to.sum + at, select(nothing, sum, fma(load(from.sum + at), take, multiply(sum, keep))));
+    for (std::int64_t d = 0; d < head_dim_v; ++d) {
+      float* cell = to.o + d * kWidth + at;
+      const Float o = load(cell);
+      store(cell, select(nothing, o, fma(load(from.o + d * kWidth + at), take, multiply(o, keep))));
+    }
+  }
+}
+
+struct FlashCall {
+  const AttentionArgs& args;
+  const AttentionProblem& p;
+  Scale scale;
+  Tiling tiling;
+  FlashLayout layout;
+  std::int64_t block_kv;
+  std::int64_t tiles_per_task;
+  std::int64_t chunks;
+  unsigned char* workspace;
+
+  float* scratch(int worker) const {
+    return reinterpret_cast<float*>(workspace + static_cast<std::size_t>(worker) * layout.worker_bytes);
+  }
+  Partial partial_at(float* base, int lanes) const {
+    return {base, base + p.head_dim_v * lanes, base + (p.head_dim_v + 1) * lanes};
+  }
+  float* split_partial(std::int64_t tile, std::int64_t chunk) const {
+    return reinterpret_cast<float*>(workspace + layout.partials_offset +
+                                    static_cast<std::size_t>(tile * chunks + chunk) * layout.partial_bytes);
+  }
+};
+
+// Marks a partial that holds nothing yet.
+inline void clear(const Partial& partial, int lanes) {
+  for (int i = 0; i < lanes; ++i) {
+    partial.reference[i] = -__builtin_inff();
+    partial.sum[i] = 0;
+  }
+}
+
+template <int N>
+inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const float* q, const BlockRange& range,
+                             std::int64_t chunk, float* scratch, const Partial& to, bool merge_into) {
+  const KeyRange keys = intersect(range.any, {chunk * kFlashChunk, (chunk + 1) * kFlashChunk});
+  if (keys.empty()) return;
+  float* s = scratch;
+  float* factor = s + call.block_kv * kLanes * N;
+  const Partial fresh = merge_into ? call.partial_at(factor + kLanes * N, kLanes * N) : to;
+  flash_chunk<N>(call.args, call.p, tile, q, call.scale, range, keys, call.block_kv, s, factor, fresh);
+  if (merge_into) merge<N>(call.p.head_dim_v, fresh, to);
+}
+
+// One task: a super-block of tiles, all chunks.
+inline void flash_task(void* context, std::int64_t index, int worker) {
+  const auto& call = *static_cast<const FlashCall*>(context);
+  const std::int64_t heads = call.tiling.heads;
+  const std::int64_t first = index / heads * call.tiles_per_task;
+  std::int64_t last = first + call.tiles_per_task;
+  if (last > call.tiling.tiles_per_head) last = call.tiling.tiles_per_head;
+
+  float* scratch = call.scratch(worker);
+  constexpr int kMost = FlashLayout::kTilesPerTask;
+  struct {
+    Tile tile;
+    BlockRange range;
+    int vectors;
+    float* q;
+    Partial state;
+    bool started;
+  } member[kMost];
+  float* free = scratch + call.layout.block_floats;
+  KeyRange all{INT64_MAX, 0};
+  const int count = static_cast<int>(last - first);
+  for (int i = 0; i < count; ++i) {
+    auto& m = member[i];
+    m.tile = call.tiling.tile((first + i) * heads + index % heads);
+    m.range = tile_range(call.p, Rows(call.p), m.tile);
+    m.vectors = vectors_for(m.tile.rows);
+    const int lanes = m.vectors * kLanes;
+    m.q = free;
+    m.state = call.partial_at(free + call.p.head_dim * lanes, lanes);
+    free += (call.p.head_dim + call.p.head_dim_v + 2) * lanes;
+    m.started = false;
+    HEADWISE_FOR_WIDTH(m.vectors, pack_queries, call.args, call.p, m.tile, call.scale.query, m.q);
+    clear(m.state, lanes);
+    if (m.range.any.empty()) continue;
+    if (m.range.any.begin < all.begin) all.begin = m.range.any.begin;
+    if (m.range.any.end > all.end) all.end = m.range.any.end;
+  }
+  for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
+    for (int i = 0; i < count; ++i) {
+      auto& m = member[i];
+      if (intersect(m.range.any, {chunk * kFlashChunk, (chunk + 1) * kFlashChunk}).empty()) continue;
+      HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, chunk, scratch, m.state,
+                         m.started);
+      m.started = true;
+    }
+  }
+  for (int i = 0; i < count; ++i) {
+    auto& m = member[i];
+    HEADWISE_FOR_WIDTH(m.vectors, write_rows, call.args, call.p, m.tile, m.state.o, m.state.reference,
+                       m.state.sum);
+  }
+}
+
+// One task of a split call: one chunk of one tile, into its own partial.
+inline void flash_split_task(void* context, std::int64_t index, int worker) {
+  const auto& call = *static_cast<const FlashCall*>(context);
+  const std::int64_t tile_index = index / call.chunks;
+  const std::int64_t chunk = index % call.chunks;
+  const Tile tile = call.tiling.tile(tile_index);
+  const BlockRange range = tile_range(call.p, Rows(call.p), tile);
+  const int vectors = vectors_for(tile.rows);
+  float* scratch = call.scratch(worker);
+  float* q = scratch + call.layout.block_floats;
+  const Partial to = call.partial_at(call.split_partial(tile_index, chunk), vectors * kLanes);
+  clear(to, vectors * kLanes);
+  HEADWISE_FOR_WIDTH(vectors, pack_queries, call.args, call.p, tile, call.scale.query, q);
+  HEADWISE_FOR_WIDTH(vectors, flash_tile_chunk, call, tile, q, range, chunk, scratch, to, false);
+}
+
+inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/) {
+  const auto& call = *static_cast<const FlashCall*>(context);
+  const Tile tile = call.tiling.tile(index);
+  const BlockRange range = tile_range(call.p, Rows(call.p), tile);
+  const int vectors = vectors_for(tile.rows);
+  const int lanes = vectors * kLanes;
+  const std::int64_t first = range.any.empty() ? 0 : range.any.begin / kFlashChunk;
+  const Partial to = call.partial_at(call.split_partial(index, first), lanes);
+  for (std::int64_t chunk = first + 1; chunk * kFlashChunk < range.any.end; ++chunk) {
+    const Partial from = call.partial_at(call.split_partial(index, chunk), lanes);
+    HEADWISE_FOR_WIDTH(vectors, merge, call.p.head_dim_v, from, to);
+  }
+  HEADWISE_FOR_WIDTH(vectors, write_rows, call.args, call.p, tile, to.o, to.reference, to.sum);
+}
+
+inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
+  const AttentionProblem& p = context.problem;
+  FlashCall call{args,
+                 p,
+                 scale_of(p),
+                 Tiling(p, kLanes * kVectors),
+                 FlashLayout(p, context.policy.block_kv, kLanes, kVectors, kFlashChunk, context.threads),
+                 context.policy.block_kv,
+                 1,
+                 (p.seq_kv + kFlashChunk - 1) / kFlashChunk,
+                 static_cast<unsigned char*>(context.workspace.data)};
+  const std::int64_t tiles = call.tiling.tiles();
+  if (tiles == 0 || p.head_dim_v == 0) return {};
+  if (call.layout.split(tiles, call.chunks)) {
+    core::parallel_for(tiles * call.chunks, context.threads, flash_split_task, &call, context.executor);
+    core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);
+    return {};
+  }
+  call.tiles_per_task = FlashLayout::tiles_per_task(call.tiling, context.policy.block_q, context.threads);
+  const std::int64_t per_head = (call.tiling.tiles_per_head + call.tiles_per_task - 1) / call.tiles_per_task;
+  core::parallel_for(call.tiling.heads * per_head, context.threads, flash_task, &call, context.executor);
+  return {};
+}

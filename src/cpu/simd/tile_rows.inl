@@ -1,0 +1,132 @@
+// Between a tile's rows in memory and its lanes: queries in, output out.
+
+// Lanes of N vectors for `rows` rows; the rest are padding, packed as zeros and never written.
+inline int vectors_for(std::int64_t rows) { return static_cast<int>((rows + kLanes - 1) / kLanes); }
+
+// Calls fn<N>(arguments...) for the tile's width.
+#define HEADWISE_FOR_WIDTH(vectors, fn, ...) \
+  do {                                       \
+    if ((vectors) == 1) {                    \
+      fn<1>(__VA_ARGS__);                    \
+    } else if ((vectors) == 2) {             \
+      fn<2>(__VA_ARGS__);                    \
+    } else {                                 \
+      fn<kVectors>(__VA_ARGS__);             \
+    }                                        \
+  } while (false)
+static_assert(kVectors == 3 || kVectors == 2);
+
+// A score is multiplied by a positive factor only, so that the largest raw score stays the
+// largest: a sign moves into Q, which is exact, and so does a zero.
+struct Scale {
+  float query = 1;  // Q is multiplied by this when it is packed: 1, -1 or 0
+  float log2 = 0;   // > 0: scores times this are exponents of 2
+};
+inline Scale scale_of(const AttentionProblem& p) {
+  constexpr float kLog2e = 1.44269504F;
+  const float s = p.scale();
+  if (s == 0) return {0, kLog2e};
+  return {s < 0 ? -1.0F : 1.0F, (s < 0 ? -s : s) * kLog2e};
+}
+
+// Q^T [head_dim][kLanes * N].
+template <int N>
+inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float factor,
+                         float* q) {
+  constexpr int kWidth = kLanes * N;
+  const Rows rows(p);
+  const Float times = broadcast(factor);
+  for (int n = 0; n < N; ++n) {
+    const float* source[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      const std::int64_t r = tile.first_row + n * kLanes + i;
+      source[i] = n * kLanes + i < tile.rows
+                      ? args.q.as<const float>() +
+                            offset(args.q, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
+                      : nullptr;
+    }
+    std::int64_t d = 0;
+    for (; d + kLanes <= p.head_dim; d += kLanes) {
+      Float x[kLanes];
+      for (int i = 0; i < kLanes; ++i) x[i] = source[i] != nullptr ? load(source[i] + d) : zero();
+      transpose(x);
+      for (int i = 0; i < kLanes; ++i) store(q + (d + i) * kWidth + n * kLanes, multiply(x[i], times));
+    }
+    for (; d < p.head_dim; ++d) {
+      for (int i = 0; i < kLanes; ++i) {
+        q[d * kWidth + n * kLanes + i] = source[i] != nullptr ? source[i][d] * factor : 0.0F;
+      }
+    }
+  }
+}
+
+// out = O^T / sum, 0 where a row saw no key (its reference is still -inf), and its LSE: reference
+// and sum are in powers of two.
+template <int N>
+inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float* o,
+                       const float* reference, const float* sum) {
+  constexpr int kWidth = kLanes * N;
+  const Rows rows(p);
+  const Float minus_infinity = broadcast(-__builtin_inff());
+  for (int n = 0; n < N; ++n) {
+    float* target[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      const std::int64_t r = tile.first_row + n * kLanes + i;
+      target[i] =
+          n * kLanes + i < tile.rows
+              ? args.out.as<float>() + offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
+              : nullptr;
+    }
+    const Mask unseen = equal(load(reference + n * kLanes), minus_infinity);
+    const Float over = divide(broadcast(1.0F), load(sum + n * kLanes));
+    std::int64_t d = 0;
+    for (; d + kLanes <= p.head_dim_v; d += kLanes) {
+      Float x[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        x[i] = select(unseen, zero(), multiply(load(o + (d + i) * kWidth + n * kLanes), over));
+      }
+      transpose(x);
+      for (int i = 0; i < kLanes; ++i) {
+        if (target[i] != nullptr) store(target[i] + d, x[i]);
+      }
+    }
+    for (; d < p.head_dim_v; ++d) {
+      float* row = o + d * kWidth + n * kLanes;
+      store(row, select(unseen, zero(), multiply(load(row), over)));
+      for (int i = 0; i < kLanes; ++i) {
+        if (target[i] != nullptr) target[i][d] = row[i];
+      }
+    }
+  }
+  if (!args.lse.present()) return;
+  for (std::int64_t i = 0; i < tile.rows; ++i) {
+    const std::int64_t r = tile.first_row + i;
+    const bool seen = reference[i] != -__builtin_inff();
+    args.lse.as<float>()[tile.batch * args.lse.stride[0] + rows.head(tile.kv_head, r) * args.lse.stride[1] +
+                         rows.token(r) * args.lse.stride[2]] =
+        seen ? natural_log_sum(reference[i], sum[i]) : -__builtin_inff();
+  }
+}
+
+// Which keys each lane may see, relative to a block's first key; padding lanes see none.
+struct LaneRanges {
+  std::int32_t begin[kLanes * kVectors];
+  std::int32_t end[kLanes * kVectors];
+};
+inline void lane_ranges(const AttentionProblem& p, const Tile& tile, int lanes, std::int64_t first_key,
+                        std::int64_t keys, LaneRanges& out) {
+  const Rows rows(p);
+  KeyRange range{};
+  for (int i = 0; i < lanes; ++i) {
+    if (i >= tile.rows) {
+      out.begin[i] = out.end[i] = 0;
+      continue;
+    }
+    const std::int64_t r = tile.first_row + i;
+    if (i == 0 || r % rows.group == 0) range = key_range(p, rows.token(r));
+    const std::int64_t begin = range.begin - first_key;
+    const std::int64_t end = range.end - first_key;
+    out.begin[i] = static_cast<std::int32_t>(begin < 0 ? 0 : begin > keys ? keys : begin);
+    out.end[i] = static_cast<std::int32_t>(end < 0 ? 0 : end > keys ? keys : end);
+  }
+}

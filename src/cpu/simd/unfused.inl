@@ -1,0 +1,136 @@
+// Attention with materialised scores, the fair way: all of S^T, then all softmaxes, then all of
+// O^T, each a pass of blocked products by the micro-kernels of tiles.inl. Tiles compute only keys
+// that a row of theirs may see; K and V are not repeated for grouped heads.
+//
+// Workspace: Q^T and O^T a worker, then S^T [tile][seq_kv][lanes] and each lane's sum.
+
+struct UnfusedCall {
+  const AttentionArgs& args;
+  const AttentionProblem& p;
+  Scale scale;
+  Tiling tiling;
+  UnfusedLayout layout;
+  unsigned char* workspace;
+
+  float* scratch(int worker) const {
+    return reinterpret_cast<float*>(workspace + static_cast<std::size_t>(worker) * layout.worker_bytes);
+  }
+  // S^T of a tile, from key 0.
+  float* scores(std::int64_t tile) const {
+    return reinterpret_cast<float*>(workspace + layout.tiles_offset +
+                                    static_cast<std::size_t>(tile) * layout.tile_bytes);
+  }
+  float* reference(std::int64_t tile) const { return scores(tile) + p.seq_kv * kLanes * kVectors; }
+  float* sum(std::int64_t tile) const { return reference(tile) + kLanes * kVectors; }
+};
+
+// Keys that one task of a product takes: 256 keys x 64 columns of f32 are 64 KB, well within L2.
+constexpr std::int64_t kUnfusedKeys = 256;
+
+template <int N>
+inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64_t index, float* q) {
+  const AttentionArgs& args = call.args;
+  const AttentionProblem& p = call.p;
+  pack_queries<N>(args, p, tile, call.scale.query, q);
+  const BlockRange range = tile_range(p, Rows(p), tile);
+  const float* k = args.k.as<const float>() + offset(args.k, tile.batch, 0, tile.kv_head);
+  float* s = call.scores(index);
+  Float peak[N];
+  for (int n = 0; n < N; ++n) peak[n] = zero();
+  if (range.any.empty()) return;
+  scores<N>(k + range.any.begin * args.k.stride[1], args.k.stride[1], range.any.end - range.any.begin, q,
+            p.head_dim, s + range.any.begin * kLanes * N, peak);
+}
+
+template <int N>
+inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int64_t index) {
+  const AttentionProblem& p = call.p;
+  const BlockRange range = tile_range(p, Rows(p), tile);
+  float* s = call.scores(index);
+  const Float minus_infinity = broadcast(-__builtin_inff());
+  const Float by = broadcast(call.scale.log2);
+  Float peak[N];
+  Float block_peak[N];
+  for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
+  std::int64_t end = 0;
+  for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = end) {
+    end = begin + kUnfusedKeys < range.any.end ? begin + kUnfusedKeys : range.any.end;
+    float* block = s + begin * kLanes * N;
+    if (block_kind(range, begin, end) == BlockKind::full) {
+      for (int n = 0; n < N; ++n) block_peak[n] = minus_infinity;
+      for (std::int64_t j = 0; j < end - begin; ++j) {
+        for (int n = 0; n < N; ++n)
+          block_peak[n] = maximum(block_peak[n], load(block + (j * N + n) * kLanes));
+      }
+    } else {
+      LaneRanges lanes;
+      lane_ranges(p, tile, kLanes * N, begin, end - begin, lanes);
+      mask_scores<N>(block, end - begin, lanes.begin, lanes.end, block_peak);
+    }
+    for (int n = 0; n < N; ++n) peak[n] = maximum(peak[n], block_peak[n]);
+  }
+  Float shift[N];
+  Float sum[N];
+  for (int n = 0; n < N; ++n) {
+    const Float reference = multiply(peak[n], by);
+    store(call.reference(index) + n * kLanes, reference);
+    shift[n] = select(equal(reference, minus_infinity), zero(), reference);
+    sum[n] = zero();
+  }
+  if (!range.any.empty()) {
+    exponentials<N>(s + range.any.begin * kLanes * N, range.any.end - range.any.begin, by, shift, sum);
+  }
+  for (int n = 0; n < N; ++n) store(call.sum(index) + n * kLanes, sum[n]);
+}
+
+template <int N>
+inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64_t index, float* o) {
+  const AttentionArgs& args = call.args;
+  const AttentionProblem& p = call.p;
+  const BlockRange range = tile_range(p, Rows(p), tile);
+  const float* v = args.v.as<const float>() + offset(args.v, tile.batch, 0, tile.kv_head);
+  const float* s = call.scores(index);
+  float ones[kLanes * N];
+  for (float& x : ones) x = 1;
+  const float* factor = nullptr;
+  std::int64_t end = 0;
+  for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = end) {
+    end = begin + kUnfusedKeys < range.any.end ? begin + kUnfusedKeys : range.any.end;
+    values<N>(v + begin * args.v.stride[1], args.v.stride[1], s + begin * kLanes * N, end - begin,
+              p.head_dim_v, factor, o);
+    factor = ones;
+  }
+  write_rows<N>(args, p, tile, o, call.reference(index), call.sum(index));
+}
+
+inline void unfused_scores_task(void* context, std::int64_t index, int worker) {
+  const auto& call = *static_cast<const UnfusedCall*>(context);
+  const Tile tile = call.tiling.tile(index);
+  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_scores, call, tile, index, call.scratch(worker));
+}
+inline void unfused_softmax_task(void* context, std::int64_t index, int /*worker*/) {
+  const auto& call = *static_cast<const UnfusedCall*>(context);
+  const Tile tile = call.tiling.tile(index);
+  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_softmax, call, tile, index);
+}
+inline void unfused_values_task(void* context, std::int64_t index, int worker) {
+  const auto& call = *static_cast<const UnfusedCall*>(context);
+  const Tile tile = call.tiling.tile(index);
+  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_values, call, tile, index, call.scratch(worker));
+}
+
+inline Status unfused_run(const AttentionArgs& args, const RunContext& context) noexcept {
+  const AttentionProblem& p = context.problem;
+  UnfusedCall call{args,
+                   p,
+                   scale_of(p),
+                   Tiling(p, kLanes * kVectors),
+                   UnfusedLayout(p, kLanes * kVectors, context.threads),
+                   static_cast<unsigned char*>(context.workspace.data)};
+  const std::int64_t tiles = call.tiling.tiles();
+  if (tiles == 0 || p.head_dim_v == 0) return {};
+  core::parallel_for(tiles, context.threads, unfused_scores_task, &call, context.executor);
+  core::parallel_for(tiles, context.threads, unfused_softmax_task, &call, context.executor);
+  core::parallel_for(tiles, context.threads, unfused_values_task, &call, context.executor);
+  return {};
+}
