@@ -20,7 +20,7 @@ struct KeyRange {
 inline KeyRange key_range(const AttentionProblem& p, std::int64_t i) noexcept {
   const std::int64_t at = i + p.query_offset();
   KeyRange r{0, p.seq_kv};
-  if (p.window_left >= 0 && at - p.window_left > 0) r.begin = at - p.window_left;
+  if (p.window_left >= 0 && at > p.window_left) r.begin = at - p.window_left;
   std::int64_t right = p.window_right;
   if (p.causal) right = 0;
   if (right >= 0 && right < p.seq_kv - 1 - at) r.end = at + right + 1;

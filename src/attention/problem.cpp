@@ -23,13 +23,32 @@ constexpr std::array kFields = {
     Field{.name = "direction", .member = &P::direction},
     Field{.name = "dtype", .member = &P::dtype, .always_printed = true},
     Field{.name = "kv_dtype", .member = &P::kv_dtype},
-    Field{.name = "batch", .member = &P::batch, .maximum = kExtent, .always_printed = true, .maximum_of_plan = true},
+    Field{.name = "batch",
+          .member = &P::batch,
+          .maximum = kExtent,
+          .always_printed = true,
+          .maximum_of_plan = true},
     Field{.name = "heads", .member = &P::heads, .maximum = kExtent, .always_printed = true},
     Field{.name = "kv_heads", .member = &P::kv_heads, .maximum = kExtent, .always_printed = true},
-    Field{.name = "seq_q", .member = &P::seq_q, .maximum = kExtent, .always_printed = true, .maximum_of_plan = true},
-    Field{.name = "seq_kv", .member = &P::seq_kv, .maximum = kExtent, .always_printed = true, .maximum_of_plan = true},
-    Field{.name = "head_dim", .member = &P::head_dim, .minimum = 1, .maximum = kLargestHeadDim, .always_printed = true},
-    Field{.name = "head_dim_v", .member = &P::head_dim_v, .minimum = 1, .maximum = kLargestHeadDim,
+    Field{.name = "seq_q",
+          .member = &P::seq_q,
+          .maximum = kExtent,
+          .always_printed = true,
+          .maximum_of_plan = true},
+    Field{.name = "seq_kv",
+          .member = &P::seq_kv,
+          .maximum = kExtent,
+          .always_printed = true,
+          .maximum_of_plan = true},
+    Field{.name = "head_dim",
+          .member = &P::head_dim,
+          .minimum = 1,
+          .maximum = kLargestHeadDim,
+          .always_printed = true},
+    Field{.name = "head_dim_v",
+          .member = &P::head_dim_v,
+          .minimum = 1,
+          .maximum = kLargestHeadDim,
           .always_printed = true},
     Field{.name = "softmax_scale", .member = &P::softmax_scale, .minimum = -kFloat, .maximum = kFloat},
     Field{.name = "causal", .member = &P::causal},
@@ -109,9 +128,15 @@ Status value_from(std::string_view text, DType& value) {
   value = *dtype;
   return {};
 }
-Status value_from(std::string_view text, std::int64_t& value) { return number_from(text, value, "expected an integer"); }
-Status value_from(std::string_view text, int& value) { return number_from(text, value, "expected an integer"); }
-Status value_from(std::string_view text, float& value) { return number_from(text, value, "expected a number"); }
+Status value_from(std::string_view text, std::int64_t& value) {
+  return number_from(text, value, "expected an integer");
+}
+Status value_from(std::string_view text, int& value) {
+  return number_from(text, value, "expected an integer");
+}
+Status value_from(std::string_view text, float& value) {
+  return number_from(text, value, "expected a number");
+}
 Status value_from(std::string_view text, std::optional<float>& value) {
   return number_from(text, value.emplace(), "expected a number");
 }
@@ -159,7 +184,8 @@ std::uint64_t bits_of(const T& value) {
 }
 
 std::string range_text(const Field& field, bool integer) {
-  if (!integer && field.maximum == kFloat) return field.minimum < 0 ? "a finite number" : "a finite number >= 0";
+  if (!integer && field.maximum == kFloat)
+    return field.minimum < 0 ? "a finite number" : "a finite number >= 0";
   if (integer) {
     return "an integer from " + std::to_string(static_cast<std::int64_t>(field.minimum)) + " to " +
            std::to_string(static_cast<std::int64_t>(field.maximum));
@@ -184,8 +210,8 @@ const Field* find_field(std::string_view key) {
 Status unknown_key(std::string_view word, std::string_view key) {
   std::vector<std::string_view> names;
   for (const Field& field : kFields) names.push_back(field.name);
-  return Status::invalid_argument("problem word '" + std::string(word) + "': there is no field '" + std::string(key) +
-                                  "'" + core::did_you_mean(key, names));
+  return Status::invalid_argument("problem word '" + std::string(word) + "': there is no field '" +
+                                  std::string(key) + "'" + core::did_you_mean(key, names));
 }
 
 // Reads one "key=value" into the problem and returns its field.
@@ -219,7 +245,8 @@ bool equal_value(const Field& field, const AttentionProblem& a, const AttentionP
 
 Status check_range(const Field& field, const AttentionProblem& problem) {
   const auto check = [&]<class T>(MemberOf<T> member) -> Status {
-    if constexpr (std::is_same_v<T, std::optional<float>> || (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)) {
+    if constexpr (std::is_same_v<T, std::optional<float>> ||
+                  (std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)) {
       double number = 0;
       if constexpr (std::is_same_v<T, std::optional<float>>) {
         if (!(problem.*member).has_value()) return {};
@@ -263,8 +290,8 @@ Result<AttentionProblem> parse_problem(std::string_view text) {
     if (!field) return field.status();
     bool& seen = given[static_cast<std::size_t>(*field - kFields.data())];
     if (seen) {
-      return Status::invalid_argument("problem word '" + std::string(word) + "': " + std::string((*field)->name) +
-                                      " is given twice; keep one");
+      return Status::invalid_argument("problem word '" + std::string(word) +
+                                      "': " + std::string((*field)->name) + " is given twice; keep one");
     }
     seen = true;
   }

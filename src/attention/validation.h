@@ -10,7 +10,7 @@ namespace headwise {
 // may shrink, pointer_alignment may only grow, all else is equal. What tensors do not tell
 // (causal, scale, threads ...) comes from the plan. On success `actual` is the problem of this
 // call and nothing was allocated.
-Status check_arguments(const AttentionArgs& args, const AttentionProblem& planned, AttentionProblem& actual,
-                       DeviceId device = {});
+Status check_arguments(const AttentionArgs& args, const AttentionProblem& planned, DeviceId device,
+                       AttentionProblem& actual);
 
 }  // namespace headwise

@@ -66,7 +66,8 @@ std::uint64_t read_entry(const std::string& path, std::string_view entry) {
 }
 
 void tighten(double& processors, double quota, double period) {
-  if (quota > 0 && period > 0) processors = processors == 0 ? quota / period : std::min(processors, quota / period);
+  if (quota > 0 && period > 0)
+    processors = processors == 0 ? quota / period : std::min(processors, quota / period);
 }
 
 struct MemoryFiles {

@@ -163,7 +163,8 @@ CpuFeatures detect() {
   CpuFeatures features;
   detect_processor(features);
   detect_caches(features);
-  const char* const limit = std::getenv("HEADWISE_MAX_ISA");  // NOLINT(concurrency-mt-unsafe): read once, never set
+  const char* const limit =
+      std::getenv("HEADWISE_MAX_ISA");  // NOLINT(concurrency-mt-unsafe): read once, never set
   return limit == nullptr ? features : limit_isa(features, limit);
 }
 
@@ -174,7 +175,9 @@ CpuFeatures limit_isa(CpuFeatures features, std::string_view max_isa) {
   const bool avx512 = amx || max_isa == "avx512";
   const bool avx2 = avx512 || max_isa == "avx2";
   for (const NamedFeature& feature : kFeatures) {
-    const bool allowed = feature.name.starts_with("amx") ? amx : feature.name.starts_with("avx512") ? avx512 : avx2;
+    const bool allowed = feature.name.starts_with("amx")      ? amx
+                         : feature.name.starts_with("avx512") ? avx512
+                                                              : avx2;
     if (!allowed) features.*feature.member = false;
   }
   return features;

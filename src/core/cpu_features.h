@@ -9,9 +9,9 @@
 namespace headwise::core {
 
 struct CpuFeatures {
-  std::string brand;   // "AMD EPYC 9B45", as the processor says
-  bool avx2 = false;   // AVX2, FMA and F16C, with the operating system saving ymm
-  bool avx512 = false; // F, BW, DQ, VL, CD, with the operating system saving zmm
+  std::string brand;    // "AMD EPYC 9B45", as the processor says
+  bool avx2 = false;    // AVX2, FMA and F16C, with the operating system saving ymm
+  bool avx512 = false;  // F, BW, DQ, VL, CD, with the operating system saving zmm
   bool avx512_bf16 = false;
   bool avx512_fp16 = false;
   bool avx512_vnni = false;

@@ -29,7 +29,8 @@ Result<DeviceId> parse_device(std::string_view text) {
     return Status::invalid_argument("device '" + std::string(text) + "': there is one CPU device, cpu");
   }
   constexpr std::array<std::string_view, 2> kKinds = {"cpu", "cuda"};
-  return Status::invalid_argument("device '" + std::string(text) + "' is unknown: expected cpu, cuda or cuda:N" +
+  return Status::invalid_argument("device '" + std::string(text) +
+                                  "' is unknown: expected cpu, cuda or cuda:N" +
                                   core::did_you_mean(kind, kKinds));
 }
 

@@ -52,24 +52,36 @@ struct NamedDType {
   DType dtype;
 };
 constexpr std::array kDTypeNames = {
-    NamedDType{"f64", DType::f64},           NamedDType{"f32", DType::f32},
-    NamedDType{"f16", DType::f16},           NamedDType{"bf16", DType::bf16},
-    NamedDType{"e4m3", DType::e4m3},         NamedDType{"int8", DType::int8},
-    NamedDType{"int32", DType::int32},       NamedDType{"bool", DType::boolean},
-    NamedDType{"float64", DType::f64},       NamedDType{"fp64", DType::f64},
-    NamedDType{"double", DType::f64},        NamedDType{"float32", DType::f32},
-    NamedDType{"fp32", DType::f32},          NamedDType{"float", DType::f32},
-    NamedDType{"float16", DType::f16},       NamedDType{"fp16", DType::f16},
-    NamedDType{"half", DType::f16},          NamedDType{"bfloat16", DType::bf16},
-    NamedDType{"float8_e4m3fn", DType::e4m3}, NamedDType{"fp8_e4m3", DType::e4m3},
-    NamedDType{"i8", DType::int8},           NamedDType{"i32", DType::int32},
+    NamedDType{"f64", DType::f64},
+    NamedDType{"f32", DType::f32},
+    NamedDType{"f16", DType::f16},
+    NamedDType{"bf16", DType::bf16},
+    NamedDType{"e4m3", DType::e4m3},
+    NamedDType{"int8", DType::int8},
+    NamedDType{"int32", DType::int32},
+    NamedDType{"bool", DType::boolean},
+    NamedDType{"float64", DType::f64},
+    NamedDType{"fp64", DType::f64},
+    NamedDType{"double", DType::f64},
+    NamedDType{"float32", DType::f32},
+    NamedDType{"fp32", DType::f32},
+    NamedDType{"float", DType::f32},
+    NamedDType{"float16", DType::f16},
+    NamedDType{"fp16", DType::f16},
+    NamedDType{"half", DType::f16},
+    NamedDType{"bfloat16", DType::bf16},
+    NamedDType{"float8_e4m3fn", DType::e4m3},
+    NamedDType{"fp8_e4m3", DType::e4m3},
+    NamedDType{"i8", DType::int8},
+    NamedDType{"i32", DType::int32},
     NamedDType{"boolean", DType::boolean},
 };
 
 template <class T>
 T load(const void* data, std::int64_t index) noexcept {
   T value;
-  std::memcpy(&value, static_cast<const char*>(data) + index * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+  std::memcpy(&value, static_cast<const char*>(data) + index * static_cast<std::int64_t>(sizeof(T)),
+              sizeof(T));
   return value;
 }
 template <class T>

@@ -58,7 +58,9 @@ void work(Region& region, int worker) {
 void run_on_executor(Region& region, int threads, const Executor& executor) {
   executor.run(
       executor.context, threads,
-      [](void* shared, std::int64_t index, int) { work(*static_cast<Region*>(shared), static_cast<int>(index)); },
+      [](void* shared, std::int64_t index, int) {
+        work(*static_cast<Region*>(shared), static_cast<int>(index));
+      },
       &region);
 }
 

@@ -12,7 +12,8 @@ namespace headwise::core {
 // handed out in ascending order to whoever is free: put long tasks first. Plain function pointers,
 // because callers inside instruction-set target regions may instantiate no template from outside.
 using Task = void (*)(void* context, std::int64_t index, int worker);
-void parallel_for(std::int64_t count, int threads, Task fn, void* context, const Executor* executor = nullptr);
+void parallel_for(std::int64_t count, int threads, Task fn, void* context,
+                  const Executor* executor = nullptr);
 
 // Processors this process may run on (affinity and container quota counted).
 int available_threads();

@@ -61,7 +61,8 @@ std::string did_you_mean(std::string_view word, std::span<const std::string_view
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   std::size_t begin = 0;
-  for (std::size_t end = text.find(separator); end != std::string_view::npos; end = text.find(separator, begin)) {
+  for (std::size_t end = text.find(separator); end != std::string_view::npos;
+       end = text.find(separator, begin)) {
     parts.push_back(text.substr(begin, end - begin));
     begin = end + 1;
   }
