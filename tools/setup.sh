@@ -82,7 +82,7 @@ missing_tools() {
     for name in "${headers[@]}"; do
       printf '#if !__has_include(<%s>)\n#error\n#endif\n' "$name" | g++ -E -x c++ -std=c++20 - >/dev/null 2>&1 || echo "<$name>"
     done
-  done
+  done | sort -u
 }
 
 # --- packages -----------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ find_root() {
 }
 
 apt() {  # runs apt-get unattended; a line of progress every few seconds, everything in the log
-  local shown=$SECONDS line status
+  local shown=$SECONDS errors=0 line status
   # Status of apt-get, not of the loop: through the last line.
   { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a LC_ALL=C.UTF-8 \
       apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@" \
@@ -105,7 +105,7 @@ apt() {  # runs apt-get unattended; a line of progress every few seconds, everyt
       status=${line#apt-get ended with }
       [[ $status != "$line" ]] && exit "$status"
       case $line in
-        E:*) say "apt: $line";;
+        E:*) if ((errors++ < 3)); then say "apt: $line"; fi;;
         'Need to get'*) say "apt: $line";;
         Get:*|Unpacking*|'Setting up'*)
           if ((SECONDS - shown >= 4)); then shown=$SECONDS; say "apt: ${line:0:90}"; fi;;

@@ -20,7 +20,7 @@
 #include "headwise/status.h"
 #include "headwise/tensor.h"
 
-namespace headwise {
+namespace [[gnu::visibility("default")]] headwise {
 
 enum class Direction : std::uint8_t { forward, backward };
 

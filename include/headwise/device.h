@@ -10,7 +10,7 @@
 
 #include "headwise/status.h"
 
-namespace headwise {
+namespace [[gnu::visibility("default")]] headwise {
 
 enum class DeviceKind : std::uint8_t { cpu, cuda };
 

@@ -8,7 +8,7 @@
 
 #include "headwise/status.h"
 
-namespace headwise {
+namespace [[gnu::visibility("default")]] headwise {
 
 enum class DType : std::uint8_t { f64, f32, f16, bf16, e4m3, int8, int32, boolean };
 

@@ -7,7 +7,7 @@
 
 #include "headwise/attention.h"
 
-namespace headwise {
+namespace [[gnu::visibility("default")]] headwise {
 
 // Promises of a kernel that its users, the laboratory and the tests may rely on.
 struct Traits {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <variant>
 
-namespace headwise {
+namespace [[gnu::visibility("default")]] headwise {
 
 enum class StatusCode : int {
   ok = 0,

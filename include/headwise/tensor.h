@@ -8,7 +8,7 @@
 #include "headwise/device.h"
 #include "headwise/dtype.h"
 
-namespace headwise {
+namespace [[gnu::visibility("default")]] headwise {
 
 // Up to four dimensions, strides in elements. Attention tensors are BSHD: [batch, seq, heads,
 // head_dim]; other layouts through strides; the innermost stride is 1. A default view is absent.
