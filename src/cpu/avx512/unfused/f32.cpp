@@ -11,15 +11,19 @@
 #include "cpu/unfused_layout.h"
 
 HEADWISE_IMMINTRIN_BEGIN
-HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2") namespace headwise::cpu::avx512 {
+HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2")
+namespace headwise::cpu::avx512 {
 namespace {
+// clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
-#include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/tiles.inl"
+#include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/unfused.inl"
+// clang-format on
 }  // namespace
 }  // namespace headwise::cpu::avx512
-HEADWISE_TARGET_END HEADWISE_IMMINTRIN_END
+HEADWISE_TARGET_END
+HEADWISE_IMMINTRIN_END
 
 namespace headwise::cpu {
 namespace {
