@@ -34,10 +34,10 @@ struct InputSpec {
   std::uint64_t seed = 1;  // normal and uniform
   std::string file{};      // captured
   int layer = 0;           // captured: tensors layer.<layer>.q, .k, .v
-  bool plant = true;       // dominant keys where faults would hide: see plants()
+  bool plant = true;  // dominant keys where faults would hide: see plants(); captured data stays as it is
 
   Layout layout = Layout::bshd;
-  std::int64_t row_padding = 0;  // elements between rows of head_dim; they hold NaN
+  std::int64_t row_padding = 0;  // elements behind each row of head_dim; they hold NaN
   std::int64_t offset = 0;       // elements between the aligned start of a buffer and its tensor
 };
 
@@ -93,6 +93,7 @@ class Inputs {
   friend Status poison(Inputs& inputs);
   friend Status check_guards(const Inputs& inputs);
   enum Index : std::uint8_t { kQ, kK, kV, kOut, kLse, kCount };
+  Status allocate();
 
   AttentionProblem problem_;
   InputSpec spec_;
@@ -119,9 +120,10 @@ Result<AttentionProblem> captured_problem(const std::string& file, int layer);
 // Layers in the file, ascending.
 Result<std::vector<int>> captured_layers(const std::string& file);
 
-// Fills out, lse and all guard bands with NaN (0xff bytes): call before each contender is verified.
+// Fills out and lse, with all that lies round and between their rows, with NaN (0xff bytes): call
+// before each contender is verified. Guard bands and padding of q, k and v hold NaN from the start.
 Status poison(Inputs& inputs);
-// Whether nobody wrote outside out and lse: guard bands and padding are as poison() left them.
+// Whether nobody wrote where no element is: guard bands of all tensors, padding of the last fetched out.
 Status check_guards(const Inputs& inputs);
 
 }  // namespace headwise::lab

@@ -23,21 +23,22 @@ struct SafeTensor {
 
 class SafeTensors {
  public:
-  // Reads the whole file. Anything that breaks the format (header beyond the file or 100 MB, text
+  // Reads the header alone. Anything that breaks the format (header beyond the file or 100 MB, text
   // that is no JSON, unknown fields or dtypes, shapes that do not fit their bytes, offsets outside
-  // the data, overlaps, holes, duplicate names) is an error of one line: file, place, what is wrong.
+  // the file, overlaps, holes, duplicate names) is an error of one line: file, place, what is wrong.
   static Result<SafeTensors> open(const std::string& path);
 
   [[nodiscard]] const std::vector<SafeTensor>& tensors() const noexcept { return tensors_; }  // by offset
   [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept { return metadata_; }
   [[nodiscard]] const SafeTensor* find(std::string_view name) const noexcept;  // null: no such tensor
-  // The tensor's bytes; aligned to its element size only if the file's writer did so.
-  [[nodiscard]] const std::byte* data(const SafeTensor& tensor) const noexcept { return data_.data() + tensor.begin; }
+  // Some of the tensor's bytes, from `offset` within it.
+  Status read(const SafeTensor& tensor, std::size_t offset, std::size_t bytes, void* target) const;
 
  private:
+  std::string path_;
+  std::size_t data_begin_ = 0;  // in the file
   std::vector<SafeTensor> tensors_;
   std::map<std::string, std::string> metadata_;
-  std::vector<std::byte> data_;
 };
 
 }  // namespace headwise::lab

@@ -16,7 +16,8 @@ namespace headwise::lab {
 // All rows where truth and plain take under about `seconds` by the cost model; else, for every
 // head, the planted rows, tile edges and random rows, as many as the time allows but at least 64.
 // The same rows for the same arguments. threads 0: all.
-std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& problem, double seconds = 1.0, int threads = 0);
+std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& problem, double seconds = 1.0,
+                                          int threads = 0);
 
 // Truth and limits for some rows of some inputs: made once, used for every contender.
 struct Reference {

@@ -1,0 +1,371 @@
+#include "lab/inputs.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "core/parallel_for.h"
+#include "core/text.h"
+#include "core/try.h"
+#include "lab/captured.h"
+#include "lab/planting.h"
+#include "lab/random.h"
+
+namespace headwise::lab {
+namespace {
+
+constexpr int kPoison = 0xff;  // repeated: a NaN in every floating dtype
+constexpr std::size_t kTooLarge = std::numeric_limits<std::size_t>::max();
+constexpr std::int64_t kPositionsPerTask = 16;
+
+bool is_float(DType dtype) {
+  return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+}
+
+// What this file can make tensors for.
+Status check_problem(const AttentionProblem& p, const InputSpec& spec) {
+  HEADWISE_TRY(validate(p));
+  const auto no = [](const std::string& what) { return Status::unsupported("inputs: " + what); };
+  if (p.direction != Direction::forward) return no("direction backward: no gradients are made yet");
+  if (!is_float(p.dtype))
+    return no("dtype " + std::string(name(p.dtype)) + ": made for f64, f32, f16 and bf16");
+  if (!is_float(p.kv_dtype))
+    return no("kv_dtype " + std::string(name(p.kv_dtype)) + ": made for f64, f32, f16 and bf16");
+  if (p.mask != MaskKind::none) return no("mask: not made yet");
+  if (p.bias) return no("bias: not made yet");
+  if (p.alibi != AlibiKind::none) return no("alibi_slopes: not made yet");
+  if (p.sinks) return no("sinks: not made yet");
+  if (p.varlen) return no("cu_seqlens: not made yet");
+  if (p.lengths) return no("lengths_kv: not made yet");
+  if (p.page_size > 0 || p.pages > 0) return no("block_table: not made yet");
+  if (spec.row_padding < 0 || spec.offset < 0) {
+    return Status::invalid_argument("inputs: row_padding and offset must not be negative");
+  }
+  return {};
+}
+
+struct Extents {
+  std::array<std::int64_t, 4> shape{};  // BSHD
+  DType dtype = DType::f32;
+};
+
+std::array<Extents, 4> extents_of(const AttentionProblem& p) {
+  return {{{{p.batch, p.seq_q, p.heads, p.head_dim}, p.dtype},
+           {{p.batch, p.seq_kv, p.kv_heads, p.head_dim}, p.kv_dtype},
+           {{p.batch, p.seq_kv, p.kv_heads, p.head_dim_v}, p.kv_dtype},
+           {{p.batch, p.seq_q, p.heads, p.head_dim_v}, p.dtype}}};
+}
+
+// Guards included; kTooLarge on overflow.
+std::size_t buffer_bytes(const Extents& e, std::int64_t row_padding, std::int64_t offset) {
+  std::int64_t n = 0;
+  bool overflow = __builtin_add_overflow(e.shape[3], row_padding, &n);
+  for (std::size_t i = 0; i < 3; ++i) overflow = overflow || __builtin_mul_overflow(n, e.shape[i], &n);
+  overflow = overflow || __builtin_add_overflow(n, offset, &n);
+  overflow = overflow || __builtin_mul_overflow(n, static_cast<std::int64_t>(size_of(e.dtype)), &n);
+  overflow = overflow || __builtin_add_overflow(n, static_cast<std::int64_t>(2 * kGuardBytes), &n);
+  return overflow ? kTooLarge : static_cast<std::size_t>(n);
+}
+
+Extents lse_extents(const AttentionProblem& p) { return {{p.batch, p.heads, 1, p.seq_q}, DType::f32}; }
+
+TensorView view_of(const Extents& e, const InputSpec& spec, std::byte* base, DeviceId device) {
+  TensorView view{.dtype = e.dtype, .device = device, .rank = 4, .shape = e.shape};
+  view.data = base + kGuardBytes + static_cast<std::size_t>(spec.offset) * size_of(e.dtype);
+  const std::int64_t row = e.shape[3] + spec.row_padding;
+  if (spec.layout == Layout::bshd) {
+    view.stride = {e.shape[1] * e.shape[2] * row, e.shape[2] * row, row, 1};
+  } else {
+    view.stride = {e.shape[2] * e.shape[1] * row, row, e.shape[1] * row, 1};
+  }
+  return view;
+}
+
+Status make_buffer(Device& device, std::size_t bytes, Buffer& buffer) {
+  if (bytes == kTooLarge)
+    return Status::out_of_memory("inputs: a tensor of the problem takes more than 2^63 bytes");
+  Result<void*> memory = device.allocate(bytes);
+  if (!memory.ok()) return memory.status();
+  buffer.device = &device;
+  buffer.base = static_cast<std::byte*>(*memory);
+  buffer.bytes = bytes;
+  if (device.id().kind == DeviceKind::cpu) {
+    buffer.host = buffer.base;
+  } else {
+    buffer.copy = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    buffer.host = buffer.copy.get();
+  }
+  return {};
+}
+
+Status upload(const Buffer& buffer) {
+  if (buffer.host == buffer.base) return {};
+  return buffer.device->copy_from_host(buffer.base, buffer.host, buffer.bytes);
+}
+
+// NaN wherever no element will lie: in guard bands, before the offset, in padding.
+void poison_gaps(const Buffer& buffer, const InputSpec& spec, DType dtype) {
+  const std::size_t front = kGuardBytes + static_cast<std::size_t>(spec.offset) * size_of(dtype);
+  if (spec.row_padding > 0) {
+    std::memset(buffer.host, kPoison, buffer.bytes);
+  } else {
+    std::memset(buffer.host, kPoison, front);
+    std::memset(buffer.host + buffer.bytes - kGuardBytes, kPoison, kGuardBytes);
+  }
+}
+
+template <class T>
+T from_steps(std::int32_t steps) {
+  return from_double<T>(static_cast<double>(steps) * kRandomStep);
+}
+template <>
+float from_steps<float>(std::int32_t steps) {  // rounds once, as from_double does, without its call
+  return static_cast<float>(steps) * static_cast<float>(kRandomStep);
+}
+
+template <class T>
+void store_steps(const std::int32_t* steps, std::int64_t count, T* to) {
+  for (std::int64_t c = 0; c < count; ++c) to[c] = from_steps<T>(steps[c]);
+}
+
+struct FillJob {
+  const TensorView& view;
+  const InputSpec& spec;
+  std::uint32_t tensor;
+  std::int64_t tasks_per_batch;
+};
+
+void fill_task(void* context, std::int64_t index, int /*worker*/) {
+  const auto& job = *static_cast<const FillJob*>(context);
+  const TensorView& view = job.view;
+  const std::int64_t batch = index / job.tasks_per_batch;
+  const std::int64_t first = index % job.tasks_per_batch * kPositionsPerTask;
+  const std::int64_t last = std::min(first + kPositionsPerTask, view.shape[1]);
+  const std::int64_t count = view.shape[3];
+  std::array<std::int32_t, 1024> steps;
+  for (std::int64_t s = first; s < last; ++s) {
+    for (std::int64_t h = 0; h < view.shape[2]; ++h) {
+      const RandomRow row{job.spec.seed, job.tensor, static_cast<std::uint32_t>(batch),
+                          static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(h)};
+      (job.spec.kind == InputKind::uniform ? uniform_row : normal_row)(row, count, steps.data());
+      const std::int64_t at = batch * view.stride[0] + s * view.stride[1] + h * view.stride[2];
+      switch (view.dtype) {
+        case DType::f64: store_steps(steps.data(), count, view.as<double>() + at); break;
+        case DType::f32: store_steps(steps.data(), count, view.as<float>() + at); break;
+        case DType::f16: store_steps(steps.data(), count, view.as<float16>() + at); break;
+        case DType::bf16: store_steps(steps.data(), count, view.as<bfloat16>() + at); break;
+        default: break;  // refused by check_problem()
+      }
+    }
+  }
+}
+
+Status fill_random(const TensorView& view, const InputSpec& spec, std::uint32_t tensor) {
+  constexpr std::int64_t kMaxRow = 1024, kMaxHeads = 1 << 24, kMaxPositions = std::int64_t{1} << 32;
+  if (view.shape[3] > kMaxRow || view.shape[2] > kMaxHeads || view.shape[1] > kMaxPositions ||
+      view.shape[0] > kMaxPositions) {
+    return Status::unsupported(
+        "inputs: made for head_dim up to 1024, 2^24 heads, sequences and batches up to 2^32");
+  }
+  FillJob job{view, spec, tensor, (view.shape[1] + kPositionsPerTask - 1) / kPositionsPerTask};
+  core::parallel_for(view.shape[0] * job.tasks_per_batch, core::available_threads(), fill_task, &job);
+  return {};
+}
+
+bool all_poison(const std::byte* data, std::size_t bytes) {
+  return std::all_of(data, data + bytes, [](std::byte b) { return b == std::byte{kPoison}; });
+}
+
+// One end of a buffer as it is on the device.
+Status check_band(const Buffer& buffer, std::size_t begin, std::size_t bytes, const char* tensor,
+                  const char* side) {
+  const std::byte* data = buffer.base + begin;
+  std::vector<std::byte> band;
+  if (buffer.host != buffer.base) {
+    band.resize(bytes);
+    HEADWISE_TRY(buffer.device->copy_to_host(band.data(), data, bytes));
+    data = band.data();
+  }
+  if (all_poison(data, bytes)) return {};
+  return Status::internal(std::string("memory ") + side + " " + tensor +
+                          " was written: the guard band has changed");
+}
+
+// The elements between the rows of the last fetched output.
+Status check_padding(const TensorView& out, std::int64_t row_padding) {
+  const std::size_t size = size_of(out.dtype);
+  const auto* data = static_cast<const std::byte*>(out.data);
+  for (std::int64_t b = 0; b < out.shape[0]; ++b) {
+    for (std::int64_t s = 0; s < out.shape[1]; ++s) {
+      for (std::int64_t h = 0; h < out.shape[2]; ++h) {
+        const std::int64_t end = b * out.stride[0] + s * out.stride[1] + h * out.stride[2] + out.shape[3];
+        if (!all_poison(data + static_cast<std::size_t>(end) * size,
+                        static_cast<std::size_t>(row_padding) * size)) {
+          return Status::internal("memory between the rows of out was written: padding behind batch " +
+                                  std::to_string(b) + ", query " + std::to_string(s) + ", head " +
+                                  std::to_string(h) + " has changed");
+        }
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string_view name(InputKind kind) {
+  switch (kind) {
+    case InputKind::normal: return "normal";
+    case InputKind::uniform: return "uniform";
+    case InputKind::captured: return "captured";
+  }
+  return "unknown";
+}
+
+std::string to_string(const InputSpec& spec) {
+  std::string text(name(spec.kind));
+  if (spec.kind == InputKind::captured)
+    text.append(":").append(spec.file).append(":").append(std::to_string(spec.layer));
+  return text;
+}
+
+Result<InputSpec> parse_input_spec(std::string_view text) {
+  constexpr std::string_view kCaptured = "captured:";
+  if (text == "normal") return InputSpec{.kind = InputKind::normal};
+  if (text == "uniform") return InputSpec{.kind = InputKind::uniform};
+  if (text.starts_with(kCaptured)) {
+    const std::string_view rest = text.substr(kCaptured.size());
+    const std::size_t colon = rest.rfind(':');
+    if (colon != std::string_view::npos && colon > 0) {
+      const std::optional<int> layer = core::parse_number<int>(rest.substr(colon + 1));
+      if (layer && *layer >= 0) {
+        return InputSpec{
+            .kind = InputKind::captured, .file = std::string(rest.substr(0, colon)), .layer = *layer};
+      }
+    }
+  }
+  constexpr std::array<std::string_view, 3> kForms{"normal", "uniform", "captured:<file>:<layer>"};
+  return Status::invalid_argument("inputs '" + std::string(text) +
+                                  "': expected normal, uniform or captured:<file>:<layer>" +
+                                  core::did_you_mean(text, kForms));
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : device(std::exchange(other.device, nullptr)),
+      base(std::exchange(other.base, nullptr)),
+      host(std::exchange(other.host, nullptr)),
+      copy(std::move(other.copy)),
+      bytes(std::exchange(other.bytes, 0)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  std::swap(device, other.device);
+  std::swap(base, other.base);
+  std::swap(host, other.host);
+  std::swap(copy, other.copy);
+  std::swap(bytes, other.bytes);
+  return *this;
+}
+
+Buffer::~Buffer() {
+  if (base != nullptr) device->deallocate(base);
+}
+
+std::size_t Inputs::device_bytes() const noexcept {
+  std::size_t total = 0;
+  for (const Buffer& buffer : buffers_) total += buffer.bytes;
+  return total;
+}
+
+Status Inputs::fetch_outputs() {
+  for (const Index i : {kOut, kLse}) {
+    const Buffer& buffer = buffers_[i];
+    if (buffer.host == buffer.base) continue;
+    HEADWISE_TRY(device_->copy_to_host(buffer.host, buffer.base, buffer.bytes));
+  }
+  return {};
+}
+
+std::size_t input_bytes(const AttentionProblem& problem) {
+  std::size_t total = 0;
+  const auto add = [&](const Extents& extents) {
+    const std::size_t bytes = buffer_bytes(extents, 0, 0);
+    total = bytes > kTooLarge - total ? kTooLarge : total + bytes;
+  };
+  for (const Extents& extents : extents_of(problem)) add(extents);
+  if (problem.lse) add(lse_extents(problem));
+  return total;
+}
+
+Status Inputs::allocate() {
+  const std::array<Extents, 4> extents = extents_of(problem_);
+  const std::array<TensorView AttentionArgs::*, 4> members{&AttentionArgs::q, &AttentionArgs::k,
+                                                           &AttentionArgs::v, &AttentionArgs::out};
+  for (std::size_t i = 0; i < 4; ++i) {
+    HEADWISE_TRY(
+        make_buffer(*device_, buffer_bytes(extents[i], spec_.row_padding, spec_.offset), buffers_[i]));
+    args_.*members[i] = view_of(extents[i], spec_, buffers_[i].base, device_->id());
+    host_args_.*members[i] = view_of(extents[i], spec_, buffers_[i].host, DeviceId{});
+    poison_gaps(buffers_[i], spec_, extents[i].dtype);
+  }
+  if (!problem_.lse) return {};
+  HEADWISE_TRY(make_buffer(*device_, buffer_bytes(lse_extents(problem_), 0, 0), buffers_[kLse]));
+  const auto shape = {problem_.batch, problem_.heads, problem_.seq_q};
+  args_.lse = contiguous(buffers_[kLse].base + kGuardBytes, DType::f32, shape, device_->id());
+  host_args_.lse = contiguous(buffers_[kLse].host + kGuardBytes, DType::f32, shape);
+  return {};
+}
+
+Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device) {
+  HEADWISE_TRY(check_problem(problem, spec));
+  Inputs inputs;
+  inputs.problem_ = problem;
+  inputs.spec_ = spec;
+  inputs.device_ = &device;
+  HEADWISE_TRY(inputs.allocate());
+
+  const AttentionArgs& host = inputs.host_args_;
+  if (spec.kind == InputKind::captured) {
+    HEADWISE_TRY(fill_captured(host, problem, spec));
+  } else {
+    std::uint32_t tensor = 0;
+    for (const TensorView* view : {&host.q, &host.k, &host.v})
+      HEADWISE_TRY(fill_random(*view, spec, tensor++));
+    if (spec.plant) {
+      inputs.planted_ = plants(problem);
+      plant_values(host, problem, inputs.planted_);
+    }
+  }
+  for (const Inputs::Index i : {Inputs::kQ, Inputs::kK, Inputs::kV}) HEADWISE_TRY(upload(inputs.buffers_[i]));
+  HEADWISE_TRY(poison(inputs));
+  return inputs;
+}
+
+Status poison(Inputs& inputs) {
+  for (const Inputs::Index i : {Inputs::kOut, Inputs::kLse}) {
+    const Buffer& buffer = inputs.buffers_[i];
+    if (buffer.base == nullptr) continue;
+    std::memset(buffer.host, kPoison, buffer.bytes);
+    HEADWISE_TRY(upload(buffer));
+  }
+  return {};
+}
+
+Status check_guards(const Inputs& inputs) {
+  constexpr std::array<const char*, Inputs::kCount> kNames{"q", "k", "v", "out", "lse"};
+  for (std::size_t i = 0; i < Inputs::kCount; ++i) {
+    const Buffer& buffer = inputs.buffers_[i];
+    if (buffer.base == nullptr) continue;
+    const DType dtype = i == Inputs::kK || i == Inputs::kV ? inputs.problem_.kv_dtype : inputs.problem_.dtype;
+    const std::size_t offset =
+        i == Inputs::kLse ? 0 : static_cast<std::size_t>(inputs.spec_.offset) * size_of(dtype);
+    HEADWISE_TRY(check_band(buffer, 0, kGuardBytes + offset, kNames[i], "before"));
+    HEADWISE_TRY(check_band(buffer, buffer.bytes - kGuardBytes, kGuardBytes, kNames[i], "behind"));
+  }
+  if (inputs.spec_.row_padding > 0) return check_padding(inputs.host_args_.out, inputs.spec_.row_padding);
+  return {};
+}
+
+}  // namespace headwise::lab
