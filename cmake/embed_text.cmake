@@ -28,9 +28,8 @@ set(HEADWISE_EMBED_SCRIPT "${CMAKE_CURRENT_LIST_FILE}")
 
 function(headwise_embed_text target header function)
   set(output "${PROJECT_BINARY_DIR}/generated/${function}.cpp")
-  string(REPLACE ";" "\\;" files "${ARGN}")
   add_custom_command(OUTPUT "${output}"
-    COMMAND "${CMAKE_COMMAND}" "-DFILES=${files}" "-DHEADER=${header}" "-DFUNCTION=${function}"
+    COMMAND "${CMAKE_COMMAND}" "-DFILES=${ARGN}" "-DHEADER=${header}" "-DFUNCTION=${function}"
       "-DOUTPUT=${output}" -P "${HEADWISE_EMBED_SCRIPT}"
     DEPENDS ${ARGN} "${HEADWISE_EMBED_SCRIPT}"
     COMMENT "Embedding text files as ${function}"
