@@ -76,7 +76,7 @@ struct AttentionProblem {
   Direction direction = Direction::forward;
   DType dtype = DType::f32;     // of q and out
   DType kv_dtype = DType::f32;  // of k and v
-  std::int64_t batch = 1;
+  std::int64_t batch = 1;  // sequences, also where varlen packs their rows into one batch
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
   std::int64_t seq_q = 0;
@@ -103,7 +103,7 @@ struct AttentionProblem {
   std::int64_t pages = 0;     // paged cache: pages in k and v
   std::int64_t page_size = 0;
   bool lse = false;
-  int pointer_alignment = 4;  // bytes, 1 to 16: of every base address and outer stride
+  int pointer_alignment = 4;  // bytes, 1 to 16: of the base addresses and outer strides of q, k, v, out
   int threads = 0;            // 0: all the device offers
   bool deterministic = false;
   bool batch_invariant = false;
@@ -124,7 +124,8 @@ std::size_t hash(const AttentionProblem& problem) noexcept;
 std::string_view name(Align align);
 std::string_view name(Direction direction);
 
-// Checks the tensors and options against each other and derives the problem. Touches no element.
+// Checks the tensors and options against each other and derives the problem. Reads no element but
+// those of index arrays (cu_seqlens, lengths, block_table) in host memory.
 Result<AttentionProblem> make_problem(const AttentionArgs& args, const AttentionOptions& options = {});
 // Checks a hand-written problem: sizes, dtypes, required align.
 Status validate(const AttentionProblem& problem);

@@ -86,7 +86,7 @@ inline constexpr DType dtype_of<std::int32_t> = DType::int32;
 template <>
 inline constexpr DType dtype_of<bool> = DType::boolean;
 
-// One element of an array of a floating dtype, as double; and the reverse. Elsewhere: 0, no write.
+// One element of an array of f64, f32, f16 or bf16, as double; and the reverse. Other dtypes: 0, no write.
 double load_element(DType dtype, const void* data, std::int64_t index) noexcept;
 void store_element(DType dtype, void* data, std::int64_t index, double value) noexcept;
 
