@@ -250,7 +250,7 @@ Status CpuDevice::flush_cache(void* /*stream*/) {
 }  // namespace
 
 Device& cpu_device() {
-  static CpuDevice device;
+  static CpuDevice& device = *new CpuDevice;  // never destroyed: callers may free memory at exit
   return device;
 }
 
