@@ -10,6 +10,7 @@ install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/headwise" DESTINATION "${CMAKE_
   FILES_MATCHING PATTERN "*.h")
 install(EXPORT headwiseTargets NAMESPACE headwise:: DESTINATION "${package_dir}")
 
+get_target_property(library_type headwise TYPE)
 configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/headwiseConfig.cmake.in"
   "${PROJECT_BINARY_DIR}/cmake/headwiseConfig.cmake" INSTALL_DESTINATION "${package_dir}"
   NO_SET_AND_CHECK_MACRO)
