@@ -6,7 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -28,7 +28,7 @@ std::size_t utf8_length(std::string_view text) {
   if (first < 0x80) return 1;
   if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
   if (first >= 0xE0 && first <= 0xEF) {
-    const unsigned low = first == 0xE0 ? 0xA0 : 0x80;    // no overlong forms
+    const unsigned low = first == 0xE0 ? 0xA0 : 0x80;   // no overlong forms
     const unsigned high = first == 0xED ? 0x9F : 0xBF;  // no surrogates
     return continues(1, low, high) && continues(2) ? 3 : 0;
   }
@@ -70,14 +70,14 @@ std::string json_number(double value) {
 
 struct JsonValue {
   const Row& row;
-  std::string operator()(std::string Row::*m) const { return json_string(row.*m); }
-  std::string operator()(std::int64_t Row::*m) const { return fmt::format("{}", row.*m); }
-  std::string operator()(bool Row::*m) const { return row.*m ? "true" : "false"; }
-  std::string operator()(OptionalInteger Row::*m) const {
+  std::string operator()(std::string Row::* m) const { return json_string(row.*m); }
+  std::string operator()(std::int64_t Row::* m) const { return fmt::format("{}", row.*m); }
+  std::string operator()(bool Row::* m) const { return row.*m ? "true" : "false"; }
+  std::string operator()(OptionalInteger Row::* m) const {
     return row.*m ? fmt::format("{}", *(row.*m)) : std::string("null");
   }
-  std::string operator()(OptionalNumber Row::*m) const { return row.*m ? json_number(*(row.*m)) : "null"; }
-  std::string operator()(std::vector<double> Row::*m) const { return fmt::format("{}", (row.*m).size()); }
+  std::string operator()(OptionalNumber Row::* m) const { return row.*m ? json_number(*(row.*m)) : "null"; }
+  std::string operator()(std::vector<double> Row::* m) const { return fmt::format("{}", (row.*m).size()); }
 };
 
 std::string joined(const std::vector<std::string>& items) {
@@ -130,12 +130,14 @@ std::string json_run(const Run& run) {
 std::string json_page(const ReportInputs& inputs) {
   std::vector<std::string> charts, warnings;
   for (const ChartSpec& chart : inputs.charts) {
-    charts.push_back(fmt::format(R"({{"file":{},"text":{}}})", json_string(chart.file), json_string(chart.text)));
+    charts.push_back(
+        fmt::format(R"({{"file":{},"text":{}}})", json_string(chart.file), json_string(chart.text)));
   }
   for (const std::string& warning : inputs.file.warnings) warnings.push_back(json_string(warning));
-  return fmt::format(R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"count":{},"columns":{}}})",
-                     json_string(kRowSchema), json_string(inputs.source), json_run(inputs.file.run),
-                     joined(warnings), joined(charts), inputs.file.rows.size(), json_columns(inputs.file.rows));
+  return fmt::format(
+      R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"count":{},"columns":{}}})",
+      json_string(kRowSchema), json_string(inputs.source), json_run(inputs.file.run), joined(warnings),
+      joined(charts), inputs.file.rows.size(), json_columns(inputs.file.rows));
 }
 
 std::string html_text(std::string_view text) {
@@ -166,7 +168,8 @@ std::string script_element(std::string_view script) {
   for (std::size_t i = 0; i < script.size(); ++i) {
     const std::string_view rest = script.substr(i);
     out += script[i];
-    if (script[i] == '<' && (starts_with_word(rest, "</script") || starts_with_word(rest, "<!--"))) out += '\\';
+    if (script[i] == '<' && (starts_with_word(rest, "</script") || starts_with_word(rest, "<!--")))
+      out += '\\';
   }
   return out + "\n}).call(window);</script>";
 }
@@ -203,11 +206,22 @@ Result<std::string> fill_in(std::string_view page, const Replacements& replaceme
 
 Status read_text(const std::filesystem::path& path, std::string& text) {
   std::ifstream stream(path, std::ios::binary);
-  text.assign(std::istreambuf_iterator<char>(stream), {});
-  if (!stream.is_open() || stream.bad()) {
-    return Status::unavailable(fmt::format("{}: cannot be read; check that it is a readable file", path.string()));
+  std::ostringstream copy;
+  // An empty file sets the copy's failbit, which is no error; a folder opens and fails at the first read.
+  if (stream.is_open() && stream.peek() != std::ifstream::traits_type::eof()) copy << stream.rdbuf();
+  if (!stream.is_open() || stream.bad() || copy.fail()) {
+    return Status::unavailable(
+        fmt::format("{}: cannot be read; check that it is a readable file", path.string()));
   }
+  text = copy.str();
   return {};
+}
+
+std::string default_title(const Run& run) {
+  for (const auto& [name, value] : run.environment) {
+    if (name == "cpu" && !value.empty()) return "Attention on " + value;
+  }
+  return "Attention run " + run.run;
 }
 
 }  // namespace
@@ -215,7 +229,7 @@ Status read_text(const std::filesystem::path& path, std::string& text) {
 Result<std::string> render_report(const ReportInputs& inputs) {
   const std::string_view page = report_asset("page.html");
   if (page.empty()) return Status::internal("the report's page was not built into this program");
-  const std::string title = inputs.title.empty() ? "Attention run " + inputs.file.run.run : inputs.title;
+  const std::string title = inputs.title.empty() ? default_title(inputs.file.run) : inputs.title;
   return fill_in(page, {
                            {"title", html_text(title)},
                            {"style", std::string(report_asset("style.css"))},

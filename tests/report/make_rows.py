@@ -21,9 +21,9 @@ def run_line(**changes):
         "note": "synthetic rows for tests; nothing was measured",
         "tool_version": "0.0.0-test", "git_sha": "0" * 40, "git_dirty": "no", "build_type": "Release",
         "compiler": "g++ 12.2.0", "compiler_flags": "-O3 -DNDEBUG", "os": "Debian GNU/Linux 12 (bookworm)",
-        "kernel": "6.1.0-test", "glibc": "2.36", "cpu_model": "Imaginary Processor 9000 @ 3.00GHz",
-        "isa": "avx512f avx512bw avx512vl amx_bf16", "sockets": "1", "cores": "2", "smt": "no",
-        "affinity": "0-1", "cache_l1d": "48 KiB", "cache_l2": "2 MiB", "cache_l3": "105 MiB",
+        "kernel": "6.1.0-test", "glibc": "2.36", "cpu": "Imaginary Processor 9000 @ 3.00GHz", "cpus_usable": "2",
+        "isa": "avx512", "instruction_sets": "avx512f avx512bw avx512vl amx_bf16", "sockets": "1", "cores": "2", "smt": "no",
+        "affinity": "0-1", "l1d_bytes": "49152", "l2_bytes": "2097152", "l3_bytes": "110100480",
         "governor": "not readable", "aslr": "on", "load_average": "0.42", "memory_total": "24 GiB",
     }
     run = {"schema": SCHEMA, "type": "run", "run": "synthetic-1", "started": "2026-01-02T03:04:05+00:00",
@@ -132,7 +132,7 @@ KINDS = {
     "empty": (run_line(), list),
     "one": (run_line(), lambda: [row(case(256), "cpu/avx512/flash/f32")]),
     "failed": (run_line(), lambda: [failed(case(256), name, "unsupported", "not on this processor") for name in KERNELS]),
-    "hostile": (run_line(command=HOSTILE, environment={HOSTILE: HOSTILE, "cpu_model": HOSTILE}), hostile),
+    "hostile": (run_line(command=HOSTILE, environment={HOSTILE: HOSTILE, "cpu": HOSTILE}), hostile),
 }
 
 

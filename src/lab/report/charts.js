@@ -1,7 +1,8 @@
 // Charts: one Vega-Lite specification each, given the rows of the case family that the controls choose.
 //
 // A specification reads the named data source "rows" and says in usermeta.headwise: title, description (the text
-// alternative), order, and optionally `across`: the family fields it does not hold fixed, or "all".
+// alternative), order, and optionally `across`: the family fields it does not hold fixed, or "all", and `needs`:
+// fields that must be positive in a row for it to be drawn.
 
 const kSeriesColors = 8;
 const kShapes = [  // in a box of [-1, 1], the same for chart and legend
@@ -72,14 +73,15 @@ function chart_config(narrow) {
     background: null, font, padding: 2,
     axis: {...quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: narrow ? 130 : 420, titlePadding: 8, labelOverlap: true},
     view: {stroke: null},
-    line: {strokeWidth: 2}, point: {size: 55, filled: true}, rule: {color: "var(--muted)"}, text: {color: "var(--muted)", font, fontSize: 12},
+    line: {strokeWidth: 2}, point: {size: 55, filled: true, opacity: 1}, rule: {color: "var(--muted)"}, text: {color: "var(--muted)", font, fontSize: 12},
     legend: {labelColor: "var(--muted)", titleColor: "var(--muted)", titleFontWeight: "normal"},
     header: {labelColor: "var(--muted)", titleColor: "var(--muted)"},
   };
 }
 
 function chart_rows(chart) {
-  return drawn_rows.filter((row) => in_family(row, chart.across) && !chart_state.hidden.has(row.series));
+  return drawn_rows.filter((row) => in_family(row, chart.across) && !chart_state.hidden.has(row.series)
+      && chart.needs.every((field) => row[field] > 0));
 }
 
 async function draw(chart, generation) {
@@ -87,7 +89,7 @@ async function draw(chart, generation) {
   chart.view?.finalize();
   chart.view = null;
   if (rows.length === 0) {
-    chart.drawing.replaceChildren(element("p", {class: "muted"}, "Nothing to draw for this choice."));
+    chart.drawing.replaceChildren(element("p", {class: "muted"}, `Nothing to draw for this choice${chart.needs.length > 0 ? `: no row shown has ${chart.needs.join(", ")}` : ""}.`));
     return;
   }
   const spec = dress({...chart.spec, description: chart.description, datasets: {...chart.spec.datasets, rows}});
@@ -119,7 +121,7 @@ function show_family() {
   const {chosen} = chart_state;
   draw_controls();
   draw_legend();
-  const inside = all_rows.filter((row) => row.family === chosen.family);
+  const inside = all_rows.filter((row) => kFamilyFields.every((field) => same_field(field, row, chosen)));
   const left_out = inside.filter((row) => !row.ranked);
   const constant = kFamilyFields.filter((field) => !varying_fields.includes(field) && chosen[field.name] !== "")
       .filter((field) => ["device", "direction", "phase", "mask", "heads_label", "head_dim_label", "dtype_label", "batch", "threads_label", "inputs"].includes(field.name))
@@ -193,10 +195,9 @@ function add_figure(source) {
   const about = spec.usermeta?.headwise ?? {};
   const title = about.title ?? source.file;
   const drawing = element("div", {class: "drawing"});
-  const across = about.across ?? [];
   const figure = element("figure", {"aria-label": title},
       element("figcaption", {}, element("h3", {}, title), about.description ? element("p", {}, about.description) : null), drawing);
-  const chart = {file: source.file, spec, across, drawing, figure, order: about.order ?? 1000, description: `${title}. ${about.description ?? ""} The numbers are in the table of all rows.`};
+  const chart = {file: source.file, spec, across: about.across ?? [], needs: about.needs ?? [], drawing, figure, order: about.order ?? 1000, description: `${title}. ${about.description ?? ""} The numbers are in the table of all rows.`};
   chart_state.charts.push(chart);
 }
 
@@ -212,6 +213,7 @@ function start_charts() {
     say("Charts are missing because the chart renderer is not installed: run \u201cmake setup\u201d with a network connection, then \u201cheadwise report FILE\u201d again. The tables are complete.");
     return Promise.resolve();
   }
+  if (page.charts.length === 0) say("No chart specification was found beside the program (share/headwise/charts), so there are tables only.");
   page.charts.forEach(add_figure);
   chart_state.charts.sort((a, b) => a.order - b.order || compare_values(a.file, b.file));
   for (const chart of chart_state.charts) document.getElementById(chart.across === "all" ? "overview" : "figures").append(chart.figure);

@@ -54,10 +54,14 @@ const kFamilyFields = [
   {name: "page_size", title: "Page size", word: (v) => (v ? `pages of ${v}` : "not paged")},
   {name: "scale_label", title: "Softmax scale", word: (v) => `scale ${v}`},
   {name: "seed", title: "Seed", word: (v) => `seed ${v}`},
-  {name: "timer", title: "Timer", word: (v) => v || "no timer"},
-  {name: "regime", title: "Regime", word: (v) => v || "no regime"},
-  {name: "cache", title: "Cache", word: (v) => (v ? `${v} cache` : "no cache state")},
+  // How it was timed: empty in rows that never came to be timed, which are then of no family's own.
+  {name: "timer", title: "Timer", timing: true, word: (v) => v},
+  {name: "regime", title: "Regime", timing: true, word: (v) => v},
+  {name: "cache", title: "Cache", timing: true, word: (v) => (v ? `${v} cache` : "")},
 ];
+
+const same_field = (field, row, other) => row[field.name] === other[field.name]
+    || (field.timing === true && (row[field.name] === "" || other[field.name] === ""));
 
 // Timed alike in the same case: only such rows are compared with each other.
 const rank_key = (row) => [row.case, row.timer, row.regime, row.cache].join("\n");
@@ -115,9 +119,10 @@ function derive(rows) {
   });
   name_series(rows);
   mark_fastest(rows);
-  const varying = kFamilyFields.filter((field) => new Set(rows.map((row) => row[field.name])).size > 1);
+  const varying = kFamilyFields.filter((field) =>
+    new Set(rows.map((row) => row[field.name]).filter((value) => !field.timing || value !== "")).size > 1);
   for (const row of rows) {
-    const words = varying.map((field) => field.word(row[field.name]));
+    const words = varying.map((field) => field.word(row[field.name])).filter(Boolean);
     row.family_label = words.length > 0 ? words.join(", ") : row.phase;
   }
   return varying;

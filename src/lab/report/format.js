@@ -35,7 +35,8 @@ const format_ms = (value) => format_significant(value, 4);
 const format_integer = (value) => (value == null ? kNothing : group_digits(String(Math.round(value))));
 const format_error = (value) => (value == null ? kNothing
     : typeof value !== "number" || value === 0 ? String(value) : value.toExponential(1).replace("e-", "e\u2212"));
-const format_percent = (share) => (share == null ? kNothing : `${format_significant(100 * share, 2)}\u2009%`);
+const format_percent = (share) => (share == null ? kNothing : share < 10 ? `${format_significant(100 * share, 2)}\u2009%`
+    : share < 1000 ? `${format_significant(share, 2)}\u00d7` : `${share.toExponential(0).replace("e+", "e")}\u00d7`);
 const format_speedup = (value) => (value == null ? kNothing : `${format_significant(value, 3)}\u00d7`);
 
 function format_bytes(value) {

@@ -6,24 +6,23 @@ function note_problem(text) {
   document.body.dataset.errors = problems.join(" | ");
 }
 
-function environment_value(pattern) {
-  return page.run.environment.find(([name]) => pattern.test(name))?.[1];
+function environment_value(wanted) {
+  return page.run.environment.find(([name]) => name === wanted)?.[1];
 }
 
 function fact(label, value, more, kind) {
   const parts = Array.isArray(value) ? value : [value];
-  return element("div", {class: `fact ${kind === "bad" ? "bad" : ""}`.trim()}, element("div", {class: "label"}, label),
-      element("div", {class: `value ${kind === "name" ? "name" : ""}`.trim()}, ...parts), more ? element("div", {class: "more"}, more) : null);
+  return element("div", {class: "fact"}, element("div", {class: "label"}, label),
+      element("div", {class: `value ${kind === "name" ? "name" : ""}`.trim()}, ...parts), more ? element("div", {class: "more"}, ...[more].flat()) : null);
 }
 
 function rows_fact() {
   const ok = all_rows.filter((row) => row.status === "ok").length;
   const others = count_words(all_rows.filter((row) => row.status !== "ok").map((row) => row.status))
-      .map(([status, count]) => `${count} ${status.replaceAll("_", " ")}`);
-  const broken = all_rows.some((row) => row.status === "inaccurate" || row.status === "error");
+      .map(([status, count]) => element("span", {class: status === "inaccurate" || status === "error" ? "bad" : null}, `${count}\u00a0${status.replaceAll("_", "\u00a0")}`));
   const cases = new Set(all_rows.map((row) => row.case)).size;
   return fact("Rows that ran and passed", [`${ok}`, element("small", {}, ` of ${all_rows.length}`)],
-      `${plural(cases, "case")}${others.length > 0 ? `; ${others.join(", ")}` : ""}`, broken ? "bad" : "");
+      [`in ${plural(cases, "case")}`, ...others.flatMap((node, i) => [i === 0 ? "; the others: " : ", ", node])]);
 }
 
 function accuracy_fact() {
@@ -31,11 +30,11 @@ function accuracy_fact() {
   const ok = all_rows.filter((row) => row.status === "ok");
   const worst = drawn_rows.reduce((a, b) => ((b.error_share ?? -1) > (a?.error_share ?? -1) ? b : a), null);
   const wrong = all_rows.filter((row) => row.status === "inaccurate").length;
-  const unchecked = ok.filter((row) => row.error_max == null).length;
   if (checked.length === 0) return fact("Checked against fp64", "none", "no row has an error figure");
-  const value = wrong > 0 ? `${wrong} wrong` : unchecked > 0 ? `all but ${unchecked}` : "all";
-  return fact("Passing rows checked against fp64", value,
-      worst?.error_share != null ? `largest error ${format_percent(worst.error_share)} of its limit: ${worst.series}` : null, wrong > 0 ? "bad" : "");
+  const more = [];
+  if (worst?.error_share != null) more.push(`closest to its limit: ${worst.series}, ${format_percent(worst.error_share)} of it`);
+  if (wrong > 0) more.push(more.length > 0 ? "; " : "", element("span", {class: "bad"}, `${wrong} failed`));
+  return fact("Checked against attention in fp64", [`${checked.length}`, element("small", {}, ` of ${plural(new Set([...ok, ...checked]).size, "row")} that ran`)], more);
 }
 
 function fastest_facts() {
@@ -59,8 +58,9 @@ function fastest_facts() {
 }
 
 function start_header() {
-  const machine = [environment_value(/^(cpu[_ .]?(model|name)|cpu|processor)$/i), environment_value(/^gpu[_ .]?(name|model)$|^gpu$/i),
-    environment_value(/^(os|operating[_ ]system|distribution)$/i)].filter(Boolean);
+  const usable = environment_value("cpus_usable");
+  const machine = [environment_value("gpu"), document.title.includes(environment_value("cpu")) ? null : environment_value("cpu"), usable ? plural(Number(usable), "processor") : null,
+    environment_value("isa"), environment_value("os")].filter(Boolean);
   const date = page.run.started ? new Date(page.run.started) : null;
   const when = date && !Number.isNaN(date.valueOf()) ? page.run.started.replace("T", " ").replace(/(:\d\d)(\.\d+)?/, "$1") : page.run.started;
   const line = document.getElementById("machine");
@@ -82,8 +82,13 @@ function span_of(rows, field, format = format_integer) {
   return low === high ? format(low) : `${format(low)} to ${format(high)} (median ${format(median(values))})`;
 }
 
-const listed = (rows, field) => count_words(rows.map((row) => row[field]).filter((value) => value !== "" && value != null))
-    .map(([word, count]) => `${word} (${count})`).join(", ");
+// "interval in 80 rows, seconds in 7", or just "interval" where all say so.
+function listed(rows, field) {
+  const counts = count_words(rows.map((row) => row[field]).filter((value) => value !== "" && value != null));
+  return counts.map(([word, count]) => (counts.length === 1 ? word : `${word} in ${plural(count, "row")}`)).join(", ");
+}
+
+const help_of = (name) => page.columns.find((column) => column.name === name)?.help ?? "";
 
 // Sentences from the run's own fields; what the rows do not record is not claimed.
 function method_sentences() {
@@ -91,16 +96,16 @@ function method_sentences() {
   const checked = all_rows.filter((row) => row.error_max != null);
   const sentences = [];
   const say = (fact_text, sentence) => { if (fact_text) sentences.push(sentence(fact_text)); };
-  say(listed(all_rows, "inputs"), (t) => `Inputs: ${t} rows. All contenders of a case get the same tensors, made from the seed in the row.`);
+  say(listed(all_rows, "inputs"), (t) => `Inputs: ${t}. All contenders of a case get the same tensors: random ones follow from the seed in the row, captured ones were recorded in a real model.`);
   if (checked.length > 0) {
     sentences.push(`Each output was compared, in the process that was then timed, with attention computed in fp64 by code that shares nothing with the kernels: ${span_of(checked, "rows_verified") ?? "the rows given in each"} rows of output a case. `
       + "A row is ok where its largest and its RMS error stay within limits that follow from plain attention in the same dtype. Rows without an error figure are neither drawn nor ranked.");
   }
   say(listed(ran, "timer"), (t) => `Timer: ${t}; regime: ${listed(ran, "regime") || "not recorded"}; caches: ${listed(ran, "cache") || "not recorded"}. Only rows timed alike are compared.`);
-  say(span_of(ran, "samples"), (t) => `Samples a row: ${t}. Sampling ended by: ${listed(ran, "stop") || "not recorded"}. The time shown is the median; the small range is its interval. Every raw sample is in the JSONL file.`);
+  say(span_of(ran, "samples"), (t) => `Samples a row: ${t}. Sampling ended by: ${listed(ran, "stop") || "not recorded"}. The time shown is the median, beside it its interval. Every raw sample is in the JSONL file.`);
   say(span_of(ran, "clock_mhz"), (t) => `Clock seen while measuring: ${t} MHz. Clocks were recorded, never set.`);
   say(listed(ran, "baseline"), (t) => `Speedup is over the baseline of the same case: ${t}; its interval comes from resampling both.`);
-  say(span_of(ran, "peak_bytes", format_bytes), () => "Memory: the peak while the contender ran. The least possible is reading the inputs and writing the output once.");
+  say(span_of(ran, "peak_bytes", format_bytes), () => `Peak memory: ${help_of("peak_bytes")}. Least possible: ${help_of("least_bytes")}.`);
   const failed = all_rows.filter((row) => row.status !== "ok");
   if (failed.length > 0) sentences.push(`${plural(failed.length, "row")} did not pass or did not run; each stands in the table with its reason.`);
   return sentences;
@@ -115,11 +120,13 @@ function start_method() {
     [element("dt", {}, column.name), element("dd", {}, `${column.help}${column.unit ? ` [${column.unit}]` : ""}`)]));
 }
 
+const environment_text = (name, value) => (name.endsWith("_bytes") && /^\d+$/.test(value) ? format_bytes(Number(value)) : value || kNothing);
+
 function start_environment() {
   const list = document.getElementById("environment-list");
   const entries = [["run", page.run.run], ["started", page.run.started], ["command", page.run.command], ...page.run.environment];
-  list.append(...entries.map(([name, value]) => element("div", {class: value.length > 60 ? "long" : null},
-      element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, value || kNothing))));
+  list.append(...entries.map(([name, value]) => element("div", {},
+      element("dt", {}, name.replaceAll("_", " ").replace(/ bytes$/, "")), element("dd", {}, environment_text(name, value)))));
   document.getElementById("footer").textContent = `Drawn from ${page.source || "a run"} (run ${page.run.run}, schema ${page.schema}). This file is complete in itself: it loads nothing.`;
 }
 

@@ -5,23 +5,29 @@ function family_column(field) {
     number: ["head_dim_label", "batch", "threads_label", "seed", "page_size"].includes(field.name)};
 }
 
-function with_range(main, low, high) {
-  return low == null || high == null ? main : [main, element("span", {class: "range"}, `${low}\u2013${high}`)];
-}
+// The small figure beside a number; it keeps its place where it has nothing to say, so that numbers stay aligned.
+const aside = (text, title) => element("span", {class: "aside", title}, text);
 
-const range_of = (row, low, high, format) => (row[low] == null || row[high] == null ? [null, null] : [format(row[low]), format(row[high])]);
+// The interval as a distance in percent: its wider side.
+function spread(row, field, low, high) {
+  if (row[low] == null || row[high] == null || !(row[field] > 0)) return aside("");
+  const share = Math.max(row[high] - row[field], row[field] - row[low]) / row[field];
+  return aside(`\u00b1${share < 0.001 ? "<0.1" : format_significant(100 * share, 2)}\u2009%`, `interval ${format_significant(row[low], 5)} to ${format_significant(row[high], 5)}`);
+}
 
 const table_columns = [
   {title: "Contender", value: (row) => row.contender, text: (row) => row.contender, kind: "contender"},
   {title: "Status", value: (row) => (row.status === "ok" ? (row.fastest ? "0" : "1") : row.status), kind: "status"},
   {title: "Sequence", value: (row) => row.seq_kv, text: format_sequence, number: true},
-  ...varying_fields.map(family_column),
+  ...varying_fields.filter((field) => field.name === "mask").map(family_column),
   {title: "Median", unit: "ms", field: "ms_median", value: (row) => row.ms_median, number: true,
-    text: (row) => with_range(format_ms(row.ms_median), ...range_of(row, "ms_low", "ms_high", format_ms))},
-  {title: "Error", unit: "max, of limit", field: "error_max", value: (row) => row.error_share ?? row.error_max, number: true,
-    text: (row) => (row.error_max == null ? kNothing : [format_error(row.error_max), element("span", {class: "range"}, `${format_percent(row.error_share)} of limit`)])},
-  {title: "Speedup", unit: "over baseline", field: "speedup", value: (row) => row.speedup, number: true,
-    text: (row) => with_range(format_speedup(row.speedup), ...range_of(row, "speedup_low", "speedup_high", (v) => format_significant(v, 3)))},
+    text: (row) => [format_ms(row.ms_median), spread(row, "ms_median", "ms_low", "ms_high")]},
+  {title: "Error", unit: "of limit", field: "error_max", value: (row) => row.error_share ?? row.error_max, number: true,
+    text: (row) => [format_error(row.error_max), aside(row.error_share == null ? "" : format_percent(row.error_share), `limit ${format_error(row.error_limit)}`)]},
+  {title: "Speedup", field: "speedup", value: (row) => row.speedup, number: true,
+    text: (row) => [format_speedup(row.speedup), spread(row, "speedup", "speedup_low", "speedup_high")]},
+  // The sequence column tells prefill from decode.
+  ...varying_fields.filter((field) => field.name !== "mask" && field.name !== "phase").map(family_column),
   {title: "Tokens/s", field: "tokens_per_s", value: (row) => row.tokens_per_s, text: (row) => format_count_per_second(row.tokens_per_s), number: true},
   {title: "TFLOP/s", field: "tflops", value: (row) => row.tflops, text: (row) => format_significant(row.tflops, 3), number: true},
   {title: "Peak memory", field: "peak_bytes", value: (row) => row.peak_bytes, text: (row) => format_bytes(row.peak_bytes), number: true},
@@ -138,7 +144,7 @@ function draw_table() {
       .map((field) => field.word(all_rows[0][field.name]));
   document.getElementById("rows-note").textContent = all_rows.length === 0 ? "This run has no rows."
     : `${rows.length === all_rows.length ? plural(rows.length, "row") : `${rows.length} of ${plural(all_rows.length, "row")}`}.`
-      + (constant.length > 0 ? ` Same in all: ${constant.join(", ")}.` : "") + " Small figures are intervals. Open a contender for all fields and the command that reproduces the row.";
+      + (constant.length > 0 ? ` Same in all: ${constant.join(", ")}.` : "") + " \u00b1 is the 95\u2009% interval. Open a contender for all fields and the command that reproduces the row.";
 }
 
 function sort_by(column) {
