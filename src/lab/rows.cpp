@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <cmath>
+
+#include "lab/units.h"
 
 namespace headwise::lab {
 namespace {
@@ -82,7 +83,6 @@ std::vector<Field> make_fields() {
       {"plain_max", &R::plain_max, "", "plain max", 0, "error_max of attention written plainly in the dtype"},
       {"plain_rms", &R::plain_rms, "", "plain rms", 0, "error_rms of the same"},
       {"lse_error", &R::lse_error, "", "lse error", 0, "largest error of the log-sum-exp, where asked for"},
-      {"lse_limit", &R::lse_limit, "", "lse limit", 0, "lse_error may be this large"},
       {"rows_verified", &R::rows_verified, "", "verified", 24, "output rows compared with fp64"},
       {"speedup", &R::speedup, "x", "speedup", 92, "baseline's median / this median, over rounds that both ran"},
       {"speedup_low", &R::speedup_low, "x", "low", 0, "lower end of the speedup's 95 % bootstrap interval"},
@@ -97,31 +97,14 @@ std::vector<Field> make_fields() {
   };
 }
 
-std::string display_bytes(double bytes) {
-  static constexpr std::array kUnits{"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  while (bytes >= 1024 && unit + 1 < kUnits.size()) {
-    bytes /= 1024;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.3g} {}", bytes, kUnits[unit]);
-}
-
 std::string display_number(double value, std::string_view unit) {
   if (!std::isfinite(value)) return fmt::format("{}", value);
   if (unit == "x") return fmt::format("{:.2f}x", value);
-  if (unit == "bytes") return display_bytes(value);
-  if (unit == "1/s") {
-    if (value >= 1e6) return fmt::format("{:.4g}M", value / 1e6);
-    if (value >= 1e3) return fmt::format("{:.4g}k", value / 1e3);
-    return fmt::format("{:.4g}", value);
-  }
+  if (unit == "bytes") return bytes_for_people(value);
+  if (unit == "1/s") return rate_for_people(value);
   if (unit.empty()) return value == 0 ? "0" : fmt::format("{:.1e}", value);
   if (unit == "MHz") return fmt::format("{:.0f}", value);
-  if (value == 0) return "0";
-  // Four significant digits without an exponent, so that a column can be read down.
-  const int decimals = std::max(0, 3 - static_cast<int>(std::floor(std::log10(std::abs(value)))));
-  return fmt::format("{:.{}f}", value, std::min(decimals, 6));
+  return four_digits(value);
 }
 
 // Shortest text that reads back to the same bits.
@@ -135,7 +118,7 @@ struct Display {
   std::string operator()(bool Row::*m) const { return row.*m ? "yes" : "no"; }
   std::string operator()(OptionalInteger Row::*m) const {
     if (!(row.*m)) return "-";
-    return unit == "bytes" ? display_bytes(static_cast<double>(*(row.*m))) : fmt::format("{}", *(row.*m));
+    return unit == "bytes" ? bytes_for_people(static_cast<double>(*(row.*m))) : fmt::format("{}", *(row.*m));
   }
   std::string operator()(OptionalNumber Row::*m) const { return row.*m ? display_number(*(row.*m), unit) : "-"; }
   std::string operator()(std::vector<double> Row::*m) const {

@@ -86,7 +86,7 @@ struct Row {
   OptionalInteger peak_resident_bytes, least_bytes;
 
   OptionalNumber error_max, error_rms, error_limit, error_rms_limit, plain_max, plain_rms;
-  OptionalNumber lse_error, lse_limit;
+  OptionalNumber lse_error;
   OptionalInteger rows_verified;
 
   OptionalNumber speedup, speedup_low, speedup_high;

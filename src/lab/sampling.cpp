@@ -31,8 +31,9 @@ void warm_up(Device& device, State& state, const SamplingRule& rule) {
   }
   const Clock::time_point start = Clock::now();
   double previous = 0;
-  for (std::int64_t block = 1;; block = std::min<std::int64_t>(block * 2, 1 << 20)) {
-    // A block of at least 5 ms, found by doubling, tells a settled clock from chance.
+  double best_ms = call_ms;  // repeats follow the undisturbed call: a stall in one block must not shorten samples
+  std::int64_t block = 1;  // doubled until it takes 5 ms: shorter ones tell a settled clock from nothing
+  for (;;) {
     Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(block), nullptr);
     if (!ms) {
       samples.status = ms.status();
@@ -40,13 +41,14 @@ void warm_up(Device& device, State& state, const SamplingRule& rule) {
     }
     samples.warmups += block;
     call_ms = *ms / static_cast<double>(block);
+    best_ms = std::min(best_ms, call_ms);
     const bool settled = previous > 0 && std::abs(call_ms - previous) < 0.02 * previous && *ms >= 5;
     if (settled || seconds_since(start) > rule.warmup_seconds) break;
     previous = call_ms;
-    if (*ms >= 5) block = std::max<std::int64_t>(1, block / 2);  // long enough: stay at this length
+    if (*ms < 5 && block < (1 << 20)) block *= 2;
   }
-  if (call_ms > 0 && call_ms < rule.sample_ms) {
-    samples.repeats = static_cast<std::int64_t>(std::ceil(rule.sample_ms / call_ms));
+  if (best_ms > 0 && best_ms < rule.sample_ms) {
+    samples.repeats = static_cast<std::int64_t>(std::ceil(rule.sample_ms / best_ms));
   }
 }
 

@@ -1,0 +1,80 @@
+// bench and verify.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "commands.h"
+#include "lab/suites.h"
+#include "lab/table.h"
+#include "lab/terminal.h"
+
+namespace headwise::cli {
+namespace {
+
+// A file that cannot be written is told before the run, not after it.
+Status check_writable(const std::string& flag, const std::string& path) {
+  if (path.empty()) return {};
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  if (access(folder.c_str(), W_OK) == 0) return {};
+  return Status::invalid_argument(fmt::format("{}: cannot write into folder '{}'; make it, or name another", flag,
+                                              folder.string()));
+}
+
+}  // namespace
+
+Result<std::vector<lab::Case>> cases_of(const Invocation& invocation) {
+  std::vector<lab::Words> lines(1);
+  const bool suite = !invocation.suite.empty();
+  if (suite || (invocation.words.empty() && invocation.positionals.empty())) {
+    Result<std::vector<lab::Words>> read = lab::read_suite(suite ? invocation.suite : "default");
+    if (!read) return read.status();
+    lines = *std::move(read);
+  } else if (!invocation.positionals.empty()) {
+    Result<std::vector<lab::Words>> read =
+        lab::parse_suite(fmt::format("{}", fmt::join(invocation.positionals, " ")), "words");
+    if (!read) return read.status();
+    lines = *std::move(read);
+    lines.front().where = "words";
+  }
+  return lab::make_cases(lines, invocation.words);
+}
+
+int run_bench(const Invocation& invocation) {
+  Result<std::vector<lab::Case>> cases = cases_of(invocation);
+  if (!cases) return fail(cases.status());
+  if (Status status = lab::check_contenders(*cases); !status.ok()) return fail(status);
+  if (Status status = check_writable("--out", invocation.out); !status.ok()) return fail(status);
+  if (Status status = check_writable("--report", invocation.report); !status.ok()) return fail(status);
+  lab::SessionOptions options;
+  options.command = invocation.command_line;
+  options.out = invocation.out;
+  options.quiet = invocation.quiet;
+  options.environment.host_name = invocation.host_name;
+  options.run.measured = invocation.command == "bench";
+  options.run.seconds = invocation.seconds;
+  options.run.max_seconds = invocation.max_seconds;
+  if (invocation.dry_run) {
+    Result<std::string> text = lab::describe_cases(*cases, options.run);
+    if (!text) return fail(text.status());
+    fmt::print("{}", *text);
+    return lab::exit_code::kGood;
+  }
+  Result<lab::SessionResult> result = lab::run_session(*cases, options);
+  if (!result) return fail(result.status());
+  const lab::Terminal terminal = lab::terminal_of(1);
+  fmt::print("{}\n{}", lab::render_table(result->file.rows, terminal), lab::render_summary(result->file.rows, terminal));
+  if (!invocation.out.empty()) fmt::print("Rows: {}\n", invocation.out);
+  if (!invocation.report.empty() && !result->file.rows.empty()) {
+    const std::string source = std::filesystem::path(invocation.out).filename().string();
+    if (Status status = write_report(result->file, source, "", invocation.report); !status.ok()) {
+      fail(status);
+      return lab::exit_code::kBadRow;
+    }
+    fmt::print("Report: {}\n", invocation.report);
+  }
+  return result->exit;
+}
+
+}  // namespace headwise::cli

@@ -1,0 +1,196 @@
+#include "flags.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "core/text.h"
+#include "lab/environment.h"
+
+namespace headwise::cli {
+namespace {
+
+constexpr const char* kMainFooter = R"(
+Examples:
+  headwise bench                                     the default suite on this machine
+  headwise bench --seq 512..4096*2 --causal 0,1      a sweep of your own
+  headwise bench --suite default --out run.jsonl --report run.html
+  headwise explain --seq 4096 --causal               who would run this, and why
+  headwise list kernels
+
+Exit codes: 0 good; 1 a row is inaccurate or an error, or a file could not be written; 3 usage;
+4 nothing asked for could run because a device is absent; 130 interrupted (the rows so far are kept).)";
+
+constexpr const char* kBenchFooter = R"(
+Values are lists (1,4) and ranges (512..8192*2, 128..1024+128); all of them together form the product.
+A flag replaces the same word of every line of a suite.
+
+Examples:
+  headwise bench --seq 128..4096*2 --causal 0,1 --kernels flash,unfused
+  headwise bench --heads 32 --kv-heads 8 --seq-q 1 --seq-kv 4096 --causal --align bottom_right
+  headwise bench --inputs captured --out captured.jsonl --report captured.html
+  headwise bench --suite default --threads 1 --dry-run)";
+
+constexpr const char* kVerifyFooter = R"(
+The same cells as bench, checked against fp64 and not timed.
+
+Examples:
+  headwise verify --suite default
+  headwise verify --seq 1..64*2 --head-dim 40 --dtype f16,bf16 --kernels naive)";
+
+constexpr const char* kExplainFooter = R"(
+Takes a problem as flags, or as the words of a row's case.
+
+Examples:
+  headwise explain --seq 4096 --dtype bf16 --causal
+  headwise explain batch=1 seq=512 heads=8 head-dim=64 dtype=f32)";
+
+constexpr const char* kListFooter = R"(
+Examples:
+  headwise list
+  headwise list kernels
+  headwise list axes fields)";
+
+constexpr const char* kReportFooter = R"(
+Draws one self-contained HTML file from a result file; nothing is measured.
+
+Example:
+  headwise report run.jsonl --out run.html)";
+
+// CLI11's texts are one line an option: the table's help with its standard value.
+void add_axes(CLI::App& command, std::vector<std::pair<CLI::Option*, const lab::Axis*>>& options) {
+  for (const lab::Axis& axis : lab::axes()) {
+    std::string help = fmt::format("{} [{}]", axis.help, axis.standard);
+    if (!axis.choices.empty() && axis.choices.size() > 2) help += fmt::format(" ({})", fmt::join(axis.choices, ", "));
+    CLI::Option* option = command.add_option(fmt::format("--{}", axis.name), help)->group("Axes");
+    option->type_name(axis.type == lab::AxisType::boolean ? "[0,1]" : axis.type == lab::AxisType::integer ? "N" : "");
+    // A boolean flag alone is true; a list of values sweeps it.
+    option->expected(axis.type == lab::AxisType::boolean ? 0 : 1, 1);
+    options.emplace_back(option, &axis);
+  }
+}
+
+struct Commands {
+  std::vector<std::pair<CLI::Option*, const lab::Axis*>> axis_options;
+  Invocation invocation;
+};
+
+void add_run_options(CLI::App& command, Commands& commands, bool bench) {
+  Invocation& i = commands.invocation;
+  command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")->type_name("NAME");
+  command.add_option("--out", i.out, "write the rows as JSON lines to this file")->type_name("FILE");
+  command.add_option("--report", i.report, "draw the report to this HTML file")->type_name("FILE");
+  command.add_flag("--dry-run", i.dry_run, "list the cells with the memory and time they would take, and run none");
+  if (bench) {
+    command.add_option("--seconds", i.seconds, "samples of a contender in a cell end after this, or at 1 % [2]")
+        ->type_name("S")
+        ->check(CLI::Range(0.0, 1e6));
+  }
+  command.add_option("--max-seconds", i.max_seconds, "of a whole cell; the rest of it is then `timeout` [120]")
+      ->type_name("S")
+      ->check(CLI::Range(0.001, 1e6));
+  command.add_flag("--quiet", i.quiet, "no progress on stderr");
+  command.add_flag("--host-name", i.host_name, "record the machine's name (left out otherwise: results are shared)");
+  add_axes(command, commands.axis_options);
+}
+
+void add_commands(CLI::App& app, Commands& commands) {
+  Invocation& i = commands.invocation;
+  CLI::App* bench = app.add_subcommand("bench", "run kernels side by side: verify each, then measure it");
+  bench->footer(kBenchFooter);
+  add_run_options(*bench, commands, true);
+
+  CLI::App* verify = app.add_subcommand("verify", "check kernels against fp64 truth, without timing");
+  verify->footer(kVerifyFooter);
+  add_run_options(*verify, commands, false);
+
+  CLI::App* explain = app.add_subcommand("explain", "which kernel a problem gets, and why not the others");
+  explain->footer(kExplainFooter);
+  explain->add_option("words", i.positionals, "the problem in suite words: seq=512 causal=1");
+  add_axes(*explain, commands.axis_options);
+
+  CLI::App* list = app.add_subcommand("list", "kernels, suites, axes, inputs, charts, fields");
+  list->footer(kListFooter);
+  list->add_option("what", i.positionals, "kernels, suites, axes, inputs, charts or fields [all but fields]");
+
+  CLI::App* info = app.add_subcommand("info", "this machine and build, as each result file records them");
+  info->add_flag("--host-name", i.host_name, "with the machine's name");
+
+  CLI::App* report = app.add_subcommand("report", "draw the report of a result file");
+  report->footer(kReportFooter);
+  report->add_option("file", i.positionals, "result file (JSON lines)")->required()->expected(1);
+  report->add_option("--out", i.out, "HTML file to write [the result file's name with .html]")->type_name("FILE");
+  report->add_option("--title", i.title, "title of the report")->type_name("TEXT");
+}
+
+Parsed mistake(const std::string& message) { return {.exit = lab::exit_code::kUsage, .text = "headwise: " + message + "\n"}; }
+
+// The first thing that CLI11 did not know, with the nearest thing it does know.
+std::string unknown(const CLI::App& command, const std::vector<std::string>& rest, bool is_main) {
+  const std::string& word = rest.front();
+  std::vector<std::string> known;
+  if (word.starts_with("-")) {
+    for (const CLI::Option* option : command.get_options()) {
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+    }
+  } else if (is_main) {
+    for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) known.push_back(sub->get_name());
+  }
+  const std::vector<std::string_view> candidates(known.begin(), known.end());
+  const std::string flag = word.substr(0, word.find('='));
+  const char* kind = word.starts_with("-") ? "unknown flag" : is_main ? "unknown command" : "unexpected argument";
+  return fmt::format("{} '{}'{}; see headwise {}--help", kind, flag, core::did_you_mean(flag, candidates),
+                     is_main ? "" : command.get_name() + " ");
+}
+
+// As typed: what a shell needs quoted is quoted.
+std::string command_line(int count, const char* const* arguments) {
+  std::string line = "headwise";
+  for (int i = 1; i < count; ++i) {
+    const std::string_view word = arguments[i];
+    const bool quote = word.empty() || word.find_first_of(" \t'\"$*?&;<>()|\\") != std::string_view::npos;
+    line += quote ? fmt::format(" '{}'", word) : fmt::format(" {}", word);
+  }
+  return line;
+}
+
+}  // namespace
+
+Parsed parse_command_line(int count, const char* const* arguments) {
+  CLI::App app{"Headwise: attention kernels, and the laboratory that compares them"};
+  app.name("headwise");
+  app.footer(kMainFooter);
+  app.set_version_flag("--version", "headwise " + lab::version_line());
+  app.require_subcommand(0, 1);
+  app.allow_extras();
+  app.get_formatter()->column_width(26);
+  Commands commands;
+  add_commands(app, commands);
+  const auto subcommands = app.get_subcommands([](const CLI::App*) { return true; });
+  for (CLI::App* sub : subcommands) sub->allow_extras();
+  try {
+    app.parse(count, arguments);
+  } catch (const CLI::CallForHelp&) {
+    const auto parsed = app.get_subcommands();
+    return {.exit = 0, .text = parsed.empty() ? app.help() : parsed.front()->help()};
+  } catch (const CLI::CallForVersion& version) {
+    return {.exit = 0, .text = std::string(version.what()) + "\n"};
+  } catch (const CLI::ParseError& error) {
+    return mistake(error.what());
+  }
+  if (const auto rest = app.remaining(); !rest.empty()) return mistake(unknown(app, rest, true));
+  if (app.get_subcommands().empty()) return {.exit = lab::exit_code::kUsage, .text = app.help()};
+  const CLI::App* command = app.get_subcommands().front();
+  if (const auto rest = command->remaining(); !rest.empty()) return mistake(unknown(*command, rest, false));
+  commands.invocation.command = command->get_name();
+  commands.invocation.command_line = command_line(count, arguments);
+  for (const auto& [option, axis] : commands.axis_options) {
+    if (option->count() == 0) continue;
+    const std::string value = option->results().empty() ? "" : option->results().front();
+    commands.invocation.words.emplace_back(axis->name, value.empty() && axis->type == lab::AxisType::boolean ? "1" : value);
+  }
+  return {.invocation = std::move(commands.invocation)};
+}
+
+}  // namespace headwise::cli

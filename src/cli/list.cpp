@@ -1,0 +1,97 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "commands.h"
+#include "core/text.h"
+#include "headwise/kernels.h"
+#include "lab/data_files.h"
+#include "lab/rows.h"
+
+namespace headwise::cli {
+namespace {
+
+void list_kernels() {
+  fmt::print("Kernels, best first:\n");
+  for (const KernelInfo& kernel : kernels()) {
+    const Traits& t = kernel.traits;
+    fmt::print("  {:<28}{}, {}{}{}\n", kernel.id, name(t.direction), t.isa, t.exact ? "" : ", approximate",
+               t.kv_dtype == t.dtype ? "" : fmt::format(", kv {}", name(t.kv_dtype)));
+  }
+}
+
+void list_suites() {
+  fmt::print("Suites in {}/suites:\n", lab::data_directory());
+  for (const lab::SuiteFile& suite : lab::suite_files()) fmt::print("  {:<16}{}\n", suite.name, suite.summary);
+}
+
+void list_axes() {
+  fmt::print("Axes, as flags (--seq 1,4) and as words of suites (seq=1,4); [standard value]:\n");
+  for (const lab::Axis& axis : lab::axes()) {
+    fmt::print("  {:<16}{} [{}]\n", axis.name, axis.help, axis.standard);
+    if (!axis.choices.empty()) fmt::print("  {:<16}one or more of {}\n", "", fmt::join(axis.choices, ", "));
+  }
+}
+
+void list_inputs() {
+  fmt::print("Inputs:\n  normal\n  uniform\n");
+  if (Result<std::vector<int>> layers = lab::default_captured_layers(); layers) {
+    for (const int layer : *layers) fmt::print("  captured:{}\n", layer);
+  } else {
+    fmt::print("  captured: {}\n", layers.status().message());
+  }
+}
+
+void list_charts() {
+  fmt::print("Charts in {}/charts:\n", lab::data_directory());
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(lab::data_directory() + "/charts", error)) {
+    if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) fmt::print("  {}\n", name);
+}
+
+void list_fields() {
+  fmt::print("Fields of a row ({}):\n", lab::kRowSchema);
+  for (const lab::Field& field : lab::fields()) {
+    fmt::print("  {:<22}{:<18}{:<9}{}\n", field.name, name(lab::type_of(field)), field.unit, field.help);
+  }
+}
+
+struct Section {
+  std::string_view name;
+  void (*print)();
+};
+constexpr Section kSections[] = {{"kernels", list_kernels}, {"suites", list_suites}, {"axes", list_axes},
+                                 {"inputs", list_inputs},   {"charts", list_charts}, {"fields", list_fields}};
+
+}  // namespace
+
+int run_list(const Invocation& invocation) {
+  std::vector<const Section*> chosen;
+  for (const std::string& word : invocation.positionals) {
+    const auto* found = std::find_if(std::begin(kSections), std::end(kSections), [&](const Section& s) { return s.name == word; });
+    if (found == std::end(kSections)) {
+      std::vector<std::string_view> names;
+      for (const Section& section : kSections) names.push_back(section.name);
+      return fail(Status::invalid_argument(fmt::format("list: expected {}, got '{}'{}", fmt::join(names, ", "), word,
+                                                       core::did_you_mean(word, names))));
+    }
+    chosen.push_back(found);
+  }
+  if (chosen.empty()) {  // fields are many, and for readers of files
+    for (const Section& section : kSections) {
+      if (section.name != "fields") chosen.push_back(&section);
+    }
+  }
+  for (const Section* section : chosen) {
+    if (section != chosen.front()) fmt::print("\n");
+    section->print();
+  }
+  return lab::exit_code::kGood;
+}
+
+}  // namespace headwise::cli

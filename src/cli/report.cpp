@@ -1,0 +1,42 @@
+#include "lab/report.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "commands.h"
+#include "lab/data_files.h"
+
+namespace headwise::cli {
+
+Status write_report(const lab::RunFile& file, const std::string& source, const std::string& title,
+                    const std::string& path) {
+  lab::ReportInputs inputs{.file = file, .source = source, .title = title, .charts = {}, .renderer_js = {}};
+  if (Status status = lab::read_report_assets(lab::data_directory(), inputs); !status.ok()) return status;
+  if (inputs.renderer_js.empty()) {
+    fmt::print(stderr,
+               "headwise: no chart renderer in {}/renderer; the report has its tables alone (tools/setup.sh gets it)\n",
+               lab::data_directory());
+  }
+  Result<std::string> page = lab::render_report(inputs);
+  if (!page) return page.status();
+  return lab::write_file_atomically(path, *page);
+}
+
+int run_report(const Invocation& invocation) {
+  const std::string& source = invocation.positionals.front();
+  Result<lab::RunFile> file = lab::read_rows(source);
+  if (!file) return fail(file.status());
+  for (const std::string& warning : file->warnings) fmt::print(stderr, "headwise: {}\n", warning);
+  std::string out = invocation.out;
+  if (out.empty()) out = std::filesystem::path(source).replace_extension(".html").string();
+  const std::string name = std::filesystem::path(source).filename().string();
+  if (Status status = write_report(*file, name, invocation.title, out); !status.ok()) {
+    fail(status);
+    return lab::exit_code::kBadRow;
+  }
+  fmt::print("Report: {}\n", out);
+  return lab::exit_code::kGood;
+}
+
+}  // namespace headwise::cli

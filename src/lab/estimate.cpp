@@ -1,0 +1,150 @@
+#include "lab/estimate.h"
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+
+#include "core/text.h"
+#include "lab/verify.h"
+
+namespace headwise::lab {
+namespace {
+
+bool answers_to(const KernelInfo& kernel, const std::string& name) {
+  return kernel.id == name || kernel.traits.algorithm == name ||
+         fnmatch(name.c_str(), std::string(kernel.id).c_str(), 0) == 0;
+}
+
+bool made_for(const KernelInfo& kernel, const AttentionProblem& problem) {
+  return kernel.traits.dtype == problem.dtype && kernel.traits.kv_dtype == problem.kv_dtype &&
+         kernel.traits.direction == problem.direction;
+}
+
+Status no_such_kernel(const std::string& name, const std::vector<KernelInfo>& known) {
+  std::vector<std::string_view> candidates;
+  for (const KernelInfo& kernel : known) {
+    candidates.push_back(kernel.id);
+    candidates.push_back(kernel.traits.algorithm);
+  }
+  return Status::invalid_argument(
+      fmt::format("no kernel '{}' in this build{}; headwise list kernels shows all", name,
+                  core::did_you_mean(name, candidates)));
+}
+
+Contender planned(const KernelInfo& kernel, const Case& one) {
+  Contender contender;
+  contender.id = kernel.id;
+  contender.algorithm = kernel.traits.algorithm;
+  contender.isa = kernel.traits.isa;
+  const auto start = std::chrono::steady_clock::now();
+  contender.plan = plan(one.problem, one.device, kernel.id);
+  contender.plan_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return contender;
+}
+
+Contender nobody(const std::string& name, const Case& one) {
+  Contender contender;
+  contender.id = name;
+  contender.plan = Status::unsupported(fmt::format(
+      "no {} kernel of this build has dtype {}, kv-dtype {}, direction {}", name, headwise::name(one.problem.dtype),
+      headwise::name(one.problem.kv_dtype), headwise::name(one.problem.direction)));
+  return contender;
+}
+
+// Rough FLOP/s of one thread, for estimates of time alone: no result is made from them.
+double rough_flops(const Contender& contender, DType dtype) {
+  if (contender.algorithm == "naive" || contender.isa == "scalar") return dtype == DType::f32 ? 1.5e9 : 0.5e9;
+  return contender.algorithm == "unfused" ? 40e9 : 60e9;
+}
+
+}  // namespace
+
+Result<std::vector<Contender>> contenders_of(const Case& one) {
+  const std::vector<KernelInfo> all = kernels();
+  std::vector<std::string> names = one.kernels;
+  const bool has_baseline = one.baseline != "none";
+  // Without names all are asked, the baseline among them, but a name of its own must exist.
+  if (has_baseline && !(names.empty() && one.baseline == Case{}.baseline)) names.push_back(one.baseline);
+  const bool all_of_dtype = one.kernels.empty();
+  std::vector<bool> taken(all.size(), false);
+  std::vector<std::string> unanswered;
+  for (const std::string& name : names) {
+    bool exists = false, found = false;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (!answers_to(all[i], name)) continue;
+      exists = true;
+      // A kernel named in full is asked even if it is not made for the case, and tells why it cannot.
+      if (all[i].device != one.device.kind || !(made_for(all[i], one.problem) || all[i].id == name)) continue;
+      found = taken[i] = true;
+    }
+    // The standard baseline need not be in every build.
+    if (!exists && name != Case{}.baseline) return no_such_kernel(name, all);
+    if (!found && name != one.baseline) unanswered.push_back(name);
+  }
+  std::vector<Contender> contenders;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const bool asked = all_of_dtype && all[i].device == one.device.kind && made_for(all[i], one.problem);
+    if (asked || taken[i]) contenders.push_back(planned(all[i], one));
+  }
+  for (const std::string& name : unanswered) contenders.push_back(nobody(name, one));
+  if (contenders.empty()) contenders.push_back(nobody("suitable", one));
+  // The best that can run of those the baseline's name fits.
+  const auto is_baseline = [&](const Contender& c) {
+    return has_baseline && c.plan.ok() && (c.id == one.baseline || c.algorithm == one.baseline ||
+                                           fnmatch(one.baseline.c_str(), c.id.c_str(), 0) == 0);
+  };
+  if (auto found = std::find_if(contenders.begin(), contenders.end(), is_baseline); found != contenders.end()) {
+    found->baseline = true;
+  }
+  return contenders;
+}
+
+void SpeedBook::saw(const std::string& contender, double flops, double ms) {
+  if (flops <= 0 || ms <= 0) return;
+  flops_per_ms_[contender] = flops / ms;
+}
+
+double SpeedBook::call_ms(const Contender& contender, const AttentionProblem& problem) const {
+  const double flops = cost(problem).flops;
+  if (const auto found = flops_per_ms_.find(contender.id); found != flops_per_ms_.end()) return flops / found->second;
+  return 1000 * flops / (rough_flops(contender, problem.dtype) * std::max(1, problem.threads));
+}
+
+double Need::total() const {
+  return static_cast<double>(input_bytes) + static_cast<double>(reference_bytes) + static_cast<double>(workspace_bytes);
+}
+
+Need need_of(const AttentionProblem& problem, std::size_t workspace_bytes) {
+  Need need{.input_bytes = input_bytes(problem), .workspace_bytes = workspace_bytes};
+  if (need.input_bytes == std::numeric_limits<std::size_t>::max()) return need;
+  // Truth, plain and their differences: about three fp64 values an element of a verified row.
+  const auto rows = static_cast<std::size_t>(problem.batch) * static_cast<std::size_t>(problem.heads) *
+                    static_cast<std::size_t>(std::min<std::int64_t>(problem.seq_q, 256));
+  need.reference_bytes = rows * static_cast<std::size_t>(problem.head_dim_v) * 3 * sizeof(double) +
+                         static_cast<std::size_t>(problem.seq_kv) * 64;
+  return need;
+}
+
+double estimate_seconds(const Case& one, const std::vector<Contender>& contenders, const SpeedBook& speeds,
+                        double sample_seconds, bool measured) {
+  const AttentionProblem& p = one.problem;
+  const double threads = std::max(1, p.threads);
+  const double elements = static_cast<double>(need_of(p, 0).input_bytes) / static_cast<double>(size_of(p.dtype));
+  // Inputs at 50 M elements a second; truth and plain at most a second, at about 1 GFLOP/s a thread.
+  double seconds = elements / 50e6 + std::min(1.0, 2 * cost(p).flops / (1e9 * threads));
+  for (const Contender& contender : contenders) {
+    if (!contender.plan.ok()) continue;
+    const double call = speeds.call_ms(contender, p) / 1000;
+    seconds += 2 * call;
+    if (!measured) continue;
+    const double least = call > 0.2 ? 3 * call : 10 * call;
+    // Noise decides whether 1 % comes sooner than the time allowed; half of it is a fair guess.
+    seconds += std::max(least, 0.5 * sample_seconds) + std::min(0.15, 20 * call);
+  }
+  return seconds;
+}
+
+}  // namespace headwise::lab

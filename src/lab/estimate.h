@@ -1,0 +1,53 @@
+// What a case will take, before it runs: who will be asked, how much memory, how long.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "headwise/attention.h"
+#include "headwise/kernels.h"
+#include "lab/axes.h"
+
+namespace headwise::lab {
+
+// Somebody asked in a case: a kernel with its plan, or the reason why there is none.
+struct Contender {
+  std::string id;  // the kernel's, or the name that was asked for where no kernel answers to it
+  std::string algorithm, isa;
+  bool baseline = false;
+  Result<Plan> plan = Status::unsupported("not planned");
+  double plan_ms = 0;
+};
+
+// Kernels by the case's names, in the registry's order (best first), the baseline among them. A name that fits no
+// kernel of this build is invalid_argument with the nearest match; one that fits none of this dtype is a contender
+// without a plan.
+Result<std::vector<Contender>> contenders_of(const Case& one);
+
+// How fast each contender was so far in this run; a rough constant an algorithm before that.
+class SpeedBook {
+ public:
+  void saw(const std::string& contender, double flops, double ms);
+  [[nodiscard]] bool knows(const std::string& contender) const { return flops_per_ms_.contains(contender); }
+  [[nodiscard]] double call_ms(const Contender& contender, const AttentionProblem& problem) const;
+
+ private:
+  std::map<std::string, double> flops_per_ms_;
+};
+
+struct Need {
+  std::size_t input_bytes = 0;      // q, k, v, out, lse with their guard bands
+  std::size_t reference_bytes = 0;  // fp64 truth of the verified rows
+  std::size_t workspace_bytes = 0;  // of one contender
+  [[nodiscard]] double total() const;
+};
+Need need_of(const AttentionProblem& problem, std::size_t workspace_bytes);
+
+// Seconds of one case: inputs, verification, samples.
+double estimate_seconds(const Case& one, const std::vector<Contender>& contenders, const SpeedBook& speeds,
+                        double sample_seconds, bool measured);
+
+}  // namespace headwise::lab

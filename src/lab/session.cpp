@@ -1,0 +1,165 @@
+#include "lab/session.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+
+#include "lab/progress.h"
+#include "lab/terminal.h"
+#include "lab/units.h"
+
+namespace headwise::lab {
+namespace {
+
+volatile std::sig_atomic_t g_interrupted = 0;
+
+// The first Ctrl-C asks; the second ends the program at once (the default action is back).
+class InterruptGuard {
+ public:
+  InterruptGuard() {
+    g_interrupted = 0;
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      g_interrupted = 1;
+      static constexpr std::string_view kText = "\ninterrupted: finishing the case in hand; Ctrl-C again ends at once\n";
+      if (write(2, kText.data(), kText.size()) < 0) return;  // the only way to speak inside a handler
+    };
+    action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, &old_);
+  }
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+  ~InterruptGuard() { sigaction(SIGINT, &old_, nullptr); }
+
+ private:
+  struct sigaction old_ {};
+};
+
+class SessionObserver final : public Observer {
+ public:
+  SessionObserver(Progress* progress, RowWriter* writer, std::vector<Row>& rows)
+      : progress_(progress), writer_(writer), rows_(rows) {}
+
+  void begin_case(std::size_t index, std::size_t, const Case&, double) override {
+    first_row_ = rows_.size();
+    if (progress_ != nullptr) progress_->begin_case(index);
+  }
+  void phase(std::string_view what, std::string_view who) override {
+    if (progress_ != nullptr) progress_->phase(what, who);
+  }
+  Status row(const Row& row) override {
+    rows_.push_back(row);
+    return writer_ == nullptr ? Status() : writer_->write(row);
+  }
+  void end_case() override {
+    if (progress_ == nullptr) return;
+    progress_->end_case({rows_.begin() + static_cast<std::ptrdiff_t>(first_row_), rows_.end()});
+  }
+
+ private:
+  Progress* progress_;
+  RowWriter* writer_;
+  std::vector<Row>& rows_;
+  std::size_t first_row_ = 0;
+};
+
+struct Estimates {
+  std::vector<double> seconds;
+  double total = 0;
+  std::size_t rows = 0;
+};
+
+Result<Estimates> estimate_all(const std::vector<Case>& cases, const RunOptions& options) {
+  Estimates estimates;
+  const SpeedBook speeds;
+  for (const Case& one : cases) {
+    Result<std::vector<Contender>> contenders = contenders_of(one);
+    if (!contenders) return contenders.status();
+    const double seconds =
+        std::min(options.max_seconds, estimate_seconds(one, *contenders, speeds, options.seconds, options.measured));
+    estimates.seconds.push_back(seconds);
+    estimates.total += seconds;
+    estimates.rows += contenders->size();
+  }
+  return estimates;
+}
+
+std::string machine_line() {
+  Result<Device*> cpu = device({});
+  if (!cpu) return cpu.status().message();
+  return fmt::format("{} ({}, {} {})", (*cpu)->description(), (*cpu)->isa(), (*cpu)->max_threads(),
+                     (*cpu)->max_threads() == 1 ? "thread" : "threads");
+}
+
+}  // namespace
+
+int exit_code_of(const std::vector<Row>& rows) {
+  const auto has = [&](std::string_view status) {
+    return std::any_of(rows.begin(), rows.end(), [&](const Row& row) { return row.status == status; });
+  };
+  if (has(row_status::kInaccurate) || has(row_status::kError)) return exit_code::kBadRow;
+  const bool all_absent = !rows.empty() && std::all_of(rows.begin(), rows.end(), [](const Row& row) {
+    return row.status == row_status::kAbsent;
+  });
+  return all_absent ? exit_code::kNothingRan : exit_code::kGood;
+}
+
+Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionOptions& options) {
+  Result<Estimates> estimates = estimate_all(cases, options.run);
+  if (!estimates) return estimates.status();
+  SessionResult result;
+  result.file.run = start_run(options.command, options.environment);
+  RowWriter writer;
+  if (!options.out.empty()) {
+    if (Status status = writer.open(options.out, result.file.run); !status.ok()) return status;
+  }
+  RunOptions run = options.run;
+  run.run = result.file.run.run;
+  run.interrupted = [] { return g_interrupted != 0; };
+  std::optional<Progress> progress;
+  if (!options.quiet) {
+    progress.emplace(stderr, terminal_of(2), short_labels(cases), estimates->seconds);
+    progress->line(fmt::format("{}: {} {}, {} rows, about {}; Ctrl-C keeps what is done", machine_line(), cases.size(),
+                               cases.size() == 1 ? "case" : "cases", estimates->rows,
+                               seconds_for_people(estimates->total)));
+  }
+  const InterruptGuard guard;
+  SessionObserver observer(progress ? &*progress : nullptr, options.out.empty() ? nullptr : &writer, result.file.rows);
+  if (Status status = run_cases(cases, run, observer); !status.ok()) return status;
+  if (!options.out.empty()) {
+    if (Status status = writer.finish(); !status.ok()) return status;
+  }
+  result.exit = g_interrupted != 0 ? exit_code::kInterrupted : exit_code_of(result.file.rows);
+  return result;
+}
+
+Result<std::string> describe_cases(const std::vector<Case>& cases, const RunOptions& options) {
+  Result<Estimates> estimates = estimate_all(cases, options);
+  if (!estimates) return estimates.status();
+  std::string text;
+  double most = 0;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    Result<std::vector<Contender>> contenders = contenders_of(cases[i]);
+    if (!contenders) return contenders.status();
+    std::size_t workspace = 0;
+    std::string who;
+    for (const Contender& contender : *contenders) {
+      if (contender.plan.ok()) workspace = std::max(workspace, contender.plan->workspace_bytes());
+      who += fmt::format("{}{}{}", who.empty() ? "" : ", ", contender.id, contender.plan.ok() ? "" : " (cannot)");
+    }
+    const double bytes = need_of(cases[i].problem, workspace).total();
+    most = std::max(most, bytes);
+    text += fmt::format("{}\n    {}, about {}: {}\n", case_id(cases[i]), bytes_for_people(bytes),
+                        seconds_for_people(estimates->seconds[i]), who);
+  }
+  return text + fmt::format("{} {}, {} rows, at most {} of memory, about {}\n", cases.size(),
+                            cases.size() == 1 ? "case" : "cases", estimates->rows, bytes_for_people(most),
+                            seconds_for_people(estimates->total));
+}
+
+}  // namespace headwise::lab

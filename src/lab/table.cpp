@@ -1,0 +1,258 @@
+#include "lab/table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "lab/statistics.h"
+
+namespace headwise::lab {
+namespace {
+
+struct Column {
+  const Field* field = nullptr;
+  std::string title;
+  std::vector<std::string> cells;
+  std::size_t width = 0;
+  int order = 0;
+};
+
+// The case first, then who, then what was measured, then how it ended.
+int order_of(const Field& field) {
+  if (field.name == "contender") return 1;
+  if (field.name == "status") return 3;
+  static const Field* const first = find_field("device");
+  static const Field* const last = find_field("seed");
+  return &field >= first && &field <= last ? 0 : 2;
+}
+
+bool numeric(const Field& field) {
+  const FieldType type = type_of(field);
+  return type == FieldType::integer || type == FieldType::number;
+}
+
+std::vector<Column> make_columns(const std::vector<Row>& rows) {
+  std::vector<Column> columns;
+  for (const Field& field : fields()) {
+    if (field.importance == 0) continue;
+    Column column{.field = &field, .title = std::string(field.title), .cells = {}, .width = 0, .order = order_of(field)};
+    column.width = column.title.size();
+    for (const Row& row : rows) {
+      column.cells.push_back(display(row, field));
+      column.width = std::max(column.width, column.cells.back().size());
+    }
+    columns.push_back(std::move(column));
+  }
+  // One column where the second is the same everywhere.
+  const auto named = [&](std::string_view name) {
+    return std::find_if(columns.begin(), columns.end(), [&](const Column& c) { return c.field->name == name; });
+  };
+  for (const auto& [first, second, title] : {std::tuple{"seq_q", "seq_kv", "seq"}, {"head_dim", "head_dim_v", "dim"},
+                                             {"dtype", "kv_dtype", "dtype"}}) {
+    if (named(first)->cells != named(second)->cells) continue;
+    named(first)->title = title;
+    columns.erase(named(second));
+  }
+  std::stable_sort(columns.begin(), columns.end(), [](const Column& a, const Column& b) { return a.order < b.order; });
+  return columns;
+}
+
+bool constant(const Column& column) {
+  return std::all_of(column.cells.begin(), column.cells.end(),
+                     [&](const std::string& cell) { return cell == column.cells.front(); });
+}
+
+// Takes columns that never change out of the table; returns the line that tells them. The contender and its time
+// stay: a table without them is none.
+std::string take_constants(std::vector<Column>& columns) {
+  std::string caption;
+  std::erase_if(columns, [&](const Column& column) {
+    if (!constant(column) || column.field->importance >= 90) return false;
+    const std::string& value = column.cells.front();
+    // Columns that say nothing are not worth a word: not measured, or the usual "all keys".
+    const bool silent = value == "-" || value == "unspecified" || (column.field->name.starts_with("window") && value == "-1") ||
+                        (column.field->name == "page_size" && value == "0");
+    if (!silent) caption += fmt::format("{}{} {}", caption.empty() ? "" : ", ", column.title, value);
+    return true;
+  });
+  return caption;
+}
+
+std::size_t total_width(const std::vector<Column>& columns) {
+  std::size_t width = 2;  // the mark of the fastest
+  for (const Column& column : columns) width += column.width + 2;
+  return width - 2;
+}
+
+void drop_to_fit(std::vector<Column>& columns, std::size_t width) {
+  while (columns.size() > 2 && total_width(columns) > width) {
+    const auto least = std::min_element(columns.begin(), columns.end(), [](const Column& a, const Column& b) {
+      return a.field->importance < b.field->importance;
+    });
+    columns.erase(least);
+  }
+}
+
+std::string pad(const std::string& text, std::size_t width, bool right) {
+  const std::string blanks(width > text.size() ? width - text.size() : 0, ' ');
+  return right ? blanks + text : text + blanks;
+}
+
+Color color_of(const Row& row, bool fastest) {
+  if (row.status == row_status::kInaccurate || row.status == row_status::kError) return Color::red;
+  if (row.status != row_status::kOk) return Color::yellow;
+  return fastest ? Color::green : Color::none;
+}
+
+std::string wrapped(const std::string& text, int columns) {
+  std::string result, line;
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    std::size_t end = std::min(text.find(", ", begin), text.size());
+    end = end == text.size() ? end : end + 2;
+    const std::string part = text.substr(begin, end - begin);
+    if (!line.empty() && line.size() + part.size() > static_cast<std::size_t>(columns)) {
+      result += line + "\n  ";
+      line.clear();
+    }
+    line += part;
+    begin = end;
+  }
+  return result + line;
+}
+
+}  // namespace
+
+std::vector<bool> fastest_of_case(const std::vector<Row>& rows) {
+  std::map<std::string, const Row*> best;
+  for (const Row& row : rows) {
+    if (!ranked(row)) continue;
+    const Row*& leader = best[row.case_id];
+    if (leader == nullptr || *row.ms_median < *leader->ms_median) leader = &row;
+  }
+  std::vector<bool> marks;
+  for (const Row& row : rows) {
+    const auto found = best.find(row.case_id);
+    const bool rival = ranked(row) && found != best.end();
+    marks.push_back(rival && (&row == found->second || row.ms_low.value_or(*row.ms_median) <=
+                                                           found->second->ms_high.value_or(*found->second->ms_median)));
+  }
+  return marks;
+}
+
+std::string render_table(const std::vector<Row>& rows, const Terminal& terminal) {
+  if (rows.empty()) return "no rows\n";
+  std::vector<Column> columns = make_columns(rows);
+  const std::string caption = take_constants(columns);
+  drop_to_fit(columns, static_cast<std::size_t>(terminal.columns));
+  std::string text;
+  if (!caption.empty()) text += wrapped("All rows: " + caption, terminal.columns - 2) + "\n\n";
+
+  std::string head = " ", rule = " ";
+  for (const Column& column : columns) {
+    head += " " + pad(column.title, column.width, numeric(*column.field)) + " ";
+    rule += " ";
+    for (std::size_t i = 0; i < column.width; ++i) rule += terminal.unicode ? "\u2500" : "-";
+    rule += " ";
+  }
+  const auto trimmed = [](std::string line) {
+    line.erase(line.find_last_not_of(' ') + 1);
+    return line;
+  };
+  text += colored(terminal, Color::bold, trimmed(head)) + "\n" + trimmed(rule) + "\n";
+  const std::vector<bool> fastest = fastest_of_case(rows);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    std::string line(fastest[i] ? "*" : " ");
+    for (const Column& column : columns) line += " " + pad(column.cells[i], column.width, numeric(*column.field)) + " ";
+    text += colored(terminal, color_of(rows[i], fastest[i]), trimmed(line)) + "\n";
+  }
+  return text;
+}
+
+namespace {
+
+std::string fastest_line(const std::vector<Row>& rows) {
+  std::map<std::string, const Row*> best;
+  for (const Row& row : rows) {
+    if (!ranked(row)) continue;
+    const Row*& leader = best[row.case_id];
+    if (leader == nullptr || *row.ms_median < *leader->ms_median) leader = &row;
+  }
+  if (best.empty()) return "";
+  std::map<std::string, int> wins;
+  for (const auto& [ignored, row] : best) ++wins[row->contender];
+  std::vector<std::pair<std::string, int>> order(wins.begin(), wins.end());
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string text = "Fastest (*): ";
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    text += fmt::format("{}{} in {}{}", i == 0 ? "" : ", ", order[i].first, order[i].second,
+                        i == 0 ? fmt::format(" of {} {}", best.size(), best.size() == 1 ? "case" : "cases") : "");
+  }
+  return text + "\n";
+}
+
+std::string speedup_lines(const std::vector<Row>& rows) {
+  std::map<std::string, std::vector<double>> speedups;
+  for (const Row& row : rows) {
+    if (ranked(row) && row.speedup && row.contender != row.baseline) {
+      speedups[row.contender + " over " + row.baseline].push_back(*row.speedup);
+    }
+  }
+  std::string text;
+  for (const auto& [who, values] : speedups) {
+    const auto [low, high] = std::minmax_element(values.begin(), values.end());
+    text += fmt::format("Speedup: {}: median {:.2f}x ({:.2f}x to {:.2f}x in {} {})\n", who, median(values), *low, *high,
+                        values.size(), values.size() == 1 ? "case" : "cases");
+  }
+  return text;
+}
+
+std::string verified_line(const std::vector<Row>& rows) {
+  std::size_t verified = 0;
+  std::map<std::string, int> statuses;
+  const Row* worst = nullptr;
+  const auto share = [](const Row& row) { return *row.error_max / *row.error_limit; };
+  for (const Row& row : rows) {
+    ++statuses[row.status];
+    if (row.status != row_status::kOk || !row.error_max) continue;
+    ++verified;
+    if (row.error_limit && *row.error_limit > 0 && (worst == nullptr || share(row) > share(*worst))) worst = &row;
+  }
+  std::string text = fmt::format("Verified against fp64: {} of {} rows", verified, rows.size());
+  if (worst != nullptr) text += fmt::format("; the largest error is {:.2f} of its limit", share(*worst));
+  std::string others;
+  for (const auto& [status, count] : statuses) {
+    if (status != row_status::kOk) others += fmt::format("{}{} {}", others.empty() ? "" : ", ", count, status);
+  }
+  return text + (others.empty() ? "" : "; " + others) + "\n";
+}
+
+}  // namespace
+
+std::string render_summary(const std::vector<Row>& rows, const Terminal& terminal) {
+  std::string text = fastest_line(rows) + speedup_lines(rows) + verified_line(rows);
+  // Each reason once, with how many rows share it.
+  std::vector<std::pair<std::string, int>> reasons;
+  for (const Row& row : rows) {
+    if (row.status == row_status::kOk) continue;
+    const std::string line = fmt::format("{}: {}: {}", row.status, row.contender, row.reason);
+    const auto found = std::find_if(reasons.begin(), reasons.end(), [&](const auto& r) { return r.first == line; });
+    if (found == reasons.end()) {
+      reasons.emplace_back(line, 1);
+    } else {
+      ++found->second;
+    }
+  }
+  constexpr std::size_t kShown = 12;
+  for (std::size_t i = 0; i < std::min(reasons.size(), kShown); ++i) {
+    const auto& [line, count] = reasons[i];
+    const std::string counted = count == 1 ? line : fmt::format("{} ({} rows)", line, count);
+    text += "  " + colored(terminal, Color::yellow, counted) + "\n";
+  }
+  if (reasons.size() > kShown) text += fmt::format("  and {} more reasons, in the rows\n", reasons.size() - kShown);
+  return text;
+}
+
+}  // namespace headwise::lab

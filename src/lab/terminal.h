@@ -1,0 +1,25 @@
+// What the terminal can show: width, colours, characters.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace headwise::lab {
+
+struct Terminal {
+  bool live = false;     // a line may be redrawn: a terminal that is not "dumb"
+  bool color = false;    // live, and NO_COLOR is not set
+  bool unicode = false;  // the locale is UTF-8
+  int columns = 160;     // COLUMNS, else what the terminal says, else this
+};
+
+// Of file descriptor 1 or 2.
+Terminal terminal_of(int descriptor);
+
+enum class Color { none, bold, green, yellow, red, dim };
+// Unchanged where the terminal takes no colour.
+std::string colored(const Terminal& terminal, Color color, std::string_view text);
+// At most `columns` characters, "..." where something was cut.
+std::string cut_to(std::string_view text, int columns);
+
+}  // namespace headwise::lab

@@ -1,0 +1,14 @@
+// Quantities for people's eyes.
+#pragma once
+
+#include <string>
+
+namespace headwise::lab {
+
+std::string bytes_for_people(double bytes);      // "12.3 MiB"
+std::string seconds_for_people(double seconds);  // "0.4 s", "12 min"
+std::string rate_for_people(double per_second);  // "12.3M"
+// Four significant digits without an exponent, so that a column can be read down.
+std::string four_digits(double value);
+
+}  // namespace headwise::lab
