@@ -51,7 +51,8 @@ struct AttentionArgs {
   TensorView cu_seqlens_q{};  // int32 [sequences + 1]: packed rows, then batch is 1
   TensorView cu_seqlens_kv{};
   TensorView lengths_kv{};   // int32 [batch]: keys in use of each sequence
-  TensorView block_table{};  // int32 [batch, pages of a sequence]; k and v are [pages, page_size, kv_heads, head_dim]
+  TensorView block_table{};  // int32 [batch, pages of a sequence]; k and v are [pages, page_size, kv_heads,
+                             // head_dim]
   TensorView q_scale{}, k_scale{}, v_scale{};  // quantised dtypes
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_offset = 0;
@@ -76,7 +77,7 @@ struct AttentionProblem {
   Direction direction = Direction::forward;
   DType dtype = DType::f32;     // of q and out
   DType kv_dtype = DType::f32;  // of k and v
-  std::int64_t batch = 1;  // sequences, also where varlen packs their rows into one batch
+  std::int64_t batch = 1;       // sequences, also where varlen packs their rows into one batch
   std::int64_t heads = 1;
   std::int64_t kv_heads = 1;
   std::int64_t seq_q = 0;
@@ -96,15 +97,16 @@ struct AttentionProblem {
   MaskKind mask = MaskKind::none;
   std::uint8_t mask_axes = 0;
   float dropout_p = 0;
-  bool varlen = false;        // cu_seqlens given: seq_q and seq_kv are the longest sequence
-  std::int64_t total_q = 0;   // rows of all sequences; varlen
+  bool varlen = false;       // cu_seqlens given: seq_q and seq_kv are the longest sequence
+  std::int64_t total_q = 0;  // rows of all sequences; varlen
   std::int64_t total_kv = 0;
-  bool lengths = false;       // lengths_kv given
-  std::int64_t pages = 0;     // paged cache: pages in k and v
+  bool lengths = false;    // lengths_kv given
+  std::int64_t pages = 0;  // paged cache: pages in k and v
   std::int64_t page_size = 0;
   bool lse = false;
-  int pointer_alignment = 4;  // bytes, 1 to 16: of the base addresses and outer strides of q, k, v, out
-  int threads = 0;            // 0: all the device offers
+  // In bytes, 1 to 16, what base addresses and outer strides of q, k, v, out have at least.
+  int pointer_alignment = 1;
+  int threads = 0;  // 0: all the device offers
   bool deterministic = false;
   bool batch_invariant = false;
 
@@ -150,15 +152,15 @@ struct Workspace {
 struct Executor {
   void* context = nullptr;
   int threads = 1;
-  void (*run)(void* context, std::int64_t count, void (*task)(void* task_context, std::int64_t index, int worker),
-              void* task_context) = nullptr;
+  void (*run)(void* context, std::int64_t count,
+              void (*task)(void* task_context, std::int64_t index, int worker), void* task_context) = nullptr;
 };
 
 struct Execution {
-  void* stream = nullptr;  // cudaStream_t on a GPU; ignored on a CPU
-  Workspace workspace{};   // 64-byte aligned (256 on a GPU)
-  int threads = 0;         // attention() only: 0 is all; a plan has its own
-  std::string_view kernel{};  // attention() only: force this kernel, or fail saying why not
+  void* stream = nullptr;              // cudaStream_t on a GPU; ignored on a CPU
+  Workspace workspace{};               // 64-byte aligned (256 on a GPU)
+  int threads = 0;                     // attention() only: 0 is all; a plan has its own
+  std::string_view kernel{};           // attention() only: force this kernel, or fail saying why not
   const Executor* executor = nullptr;  // CPU: use this pool instead of Headwise's
 };
 
@@ -200,6 +202,7 @@ struct Candidate {
 std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device = {});
 
 // Plans (remembering plans), finds a workspace, runs. `execution.workspace` may be empty.
-Status attention(const AttentionArgs& args, const AttentionOptions& options = {}, const Execution& execution = {});
+Status attention(const AttentionArgs& args, const AttentionOptions& options = {},
+                 const Execution& execution = {});
 
 }  // namespace headwise

@@ -69,8 +69,9 @@ inline std::int64_t offset(const TensorView& t, std::int64_t batch, std::int64_t
   return batch * t.stride[0] + token * t.stride[1] + head * t.stride[2];
 }
 
-// ln(2^reference * sum), in double: a reference of some hundreds would cost f32 its last digits.
-float natural_log_sum(float reference, float sum) noexcept;
+// scale * reference + ln(sum), in double: a reference of some hundreds would cost f32 its last
+// digits. -inf where the sum is 0.
+float log_sum_exp(float reference, float scale, float sum) noexcept;
 
 // Bytes rounded up to a cache line, the unit in which workspace is dealt out.
 constexpr std::size_t line_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }

@@ -14,16 +14,16 @@ inline void store(float* p, Float x) { _mm512_storeu_ps(p, x); }
 inline Float broadcast(float x) { return _mm512_set1_ps(x); }
 inline Float zero() { return _mm512_setzero_ps(); }
 inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
-// a * b - c in one rounding.
-inline Float subtract_scaled(Float a, Float b, Float c) { return _mm512_fmsub_ps(a, b, c); }
+// c - a * b in one rounding.
+inline Float subtract_product(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
 inline Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
 inline Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
 inline Float subtract(Float a, Float b) { return _mm512_sub_ps(a, b); }
 inline Float divide(Float a, Float b) { return _mm512_div_ps(a, b); }
-inline Float maximum(Float a, Float b) { return _mm512_max_ps(a, b); }
-inline Mask greater(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+// `kept` where x is NaN: a NaN among scores must not make the maximum forget what it has seen. It
+// reaches the row through its exponential.
+inline Float maximum(Float x, Float kept) { return _mm512_max_ps(x, kept); }
 inline Mask equal(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
-inline bool any(Mask m) { return m != 0; }
 inline Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m, no, yes); }
 
 inline Int load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
@@ -33,16 +33,18 @@ inline Mask within(Int begin, Int x, Int end) {
   return _mm512_mask_cmplt_epi32_mask(_mm512_cmple_epi32_mask(begin, x), x, end);
 }
 
-// 2^t for t <= 0, and exactly 1 at 0: p(t - floor t) 2^floor t, p the degree-5 polynomial with
-// p(0) = 1 of least relative error on [0, 1), 8.3e-8. vreduce is t - floor t (0 for -inf), vscalef
-// floors its exponent itself, flushes what underflows and takes -inf to 0. NaN stays NaN.
+// 2^t for t <= 0, and exactly 1 at 0: p(t - floor t) 2^floor t, p the degree-6 polynomial with
+// p(0) = 1 of least relative error on [0, 1), 2e-9 before rounding (degree 5: 8e-8, which shows in
+// the last bit of rows with few keys). vreduce is t - floor t (0 for -inf), vscalef floors its
+// exponent itself, flushes what underflows and takes -inf to 0. NaN stays NaN.
 inline Float exp2_nonpositive(Float t) {
   const Float f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  Float p = broadcast(0.00186713F);
-  p = fma(p, f, broadcast(0.009017031F));
-  p = fma(p, f, broadcast(0.055799913F));
-  p = fma(p, f, broadcast(0.24016444F));
-  p = fma(p, f, broadcast(0.6931513F));
+  Float p = broadcast(0x1.c54174p-13F);
+  p = fma(p, f, broadcast(0x1.46d64ep-10F));
+  p = fma(p, f, broadcast(0x1.3d0b92p-7F));
+  p = fma(p, f, broadcast(0x1.c68912p-5F));
+  p = fma(p, f, broadcast(0x1.ebfd58p-3F));
+  p = fma(p, f, broadcast(0x1.62e42cp-1F));
   p = fma(p, f, broadcast(1.0F));
   return _mm512_scalef_ps(p, t);
 }
@@ -77,5 +79,3 @@ inline void transpose(Float (&x)[kLanes]) {
     x[i + 12] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0xDD);
   }
 }
-
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

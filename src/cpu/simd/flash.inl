@@ -12,8 +12,8 @@
 // in ascending order, so the bits depend neither on threads nor on the batch, also where few tiles
 // make it worth handing out single chunks (decoding).
 //
-// state of a lane: `reference` = maximum of the scaled scores in powers of two, -inf before the
-// first key; `sum` = sum of 2^(score - reference).
+// State of a lane: `reference` = maximum of the raw scores, -inf before the first key; `sum` = sum
+// of exp(scale * (score - reference)), 0 before the first key.
 
 constexpr std::int64_t kFlashChunk = 512;
 
@@ -56,9 +56,9 @@ inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, co
     }
     Float shift[N];
     for (int n = 0; n < N; ++n) {
-      const Float next = maximum(reference[n], multiply(peak[n], by));
+      const Float next = maximum(peak[n], reference[n]);
       shift[n] = select(equal(next, minus_infinity), zero(), next);
-      const Float rescale = exp2_nonpositive(subtract(reference[n], shift[n]));
+      const Float rescale = exp2_nonpositive(multiply(subtract(reference[n], shift[n]), by));
       store(factor + n * kLanes, rescale);
       sum[n] = multiply(sum[n], rescale);
       reference[n] = next;
@@ -76,21 +76,23 @@ inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, co
 
 // `to` takes in `from`, whose keys come later. Lanes that `from` has nothing for keep their bits.
 template <int N>
-inline void merge(std::int64_t head_dim_v, const Partial& from, const Partial& to) {
+inline void merge(std::int64_t head_dim_v, Scale scale, const Partial& from, const Partial& to) {
   constexpr int kWidth = kLanes * N;
+  const Float by = broadcast(scale.log2);
   const Float minus_infinity = broadcast(-__builtin_inff());
   for (int n = 0; n < N; ++n) {
     const std::int64_t at = n * kLanes;
     const Float a = load(to.reference + at);
     const Float b = load(from.reference + at);
-    const Mask nothing = equal(b, minus_infinity);
-    const Float next = maximum(a, b);
+    const Float added = load(from.sum + at);
+    const Mask nothing = equal(added, zero());
+    const Float next = maximum(b, a);
     const Float shift = select(equal(next, minus_infinity), zero(), next);
-    const Float keep = exp2_nonpositive(subtract(a, shift));
-    const Float take = exp2_nonpositive(subtract(b, shift));
+    const Float keep = exp2_nonpositive(multiply(subtract(a, shift), by));
+    const Float take = exp2_nonpositive(multiply(subtract(b, shift), by));
     store(to.reference + at, next);
     const Float sum = load(to.sum + at);
-    store(to.sum + at, select(nothing, sum, fma(load(from.sum + at), take, multiply(sum, keep))));
+    store(to.sum + at, select(nothing, sum, fma(added, take, multiply(sum, keep))));
     for (std::int64_t d = 0; d < head_dim_v; ++d) {
       float* cell = to.o + d * kWidth + at;
       const Float o = load(cell);
@@ -139,7 +141,7 @@ inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const floa
   float* factor = s + call.block_kv * kLanes * N;
   const Partial fresh = merge_into ? call.partial_at(factor + kLanes * N, kLanes * N) : to;
   flash_chunk<N>(call.args, call.p, tile, q, call.scale, range, keys, call.block_kv, s, factor, fresh);
-  if (merge_into) merge<N>(call.p.head_dim_v, fresh, to);
+  if (merge_into) merge<N>(call.p.head_dim_v, call.scale, fresh, to);
 }
 
 // One task: a super-block of tiles, all chunks.
@@ -190,8 +192,8 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   }
   for (int i = 0; i < count; ++i) {
     auto& m = member[i];
-    HEADWISE_FOR_WIDTH(m.vectors, write_rows, call.args, call.p, m.tile, m.state.o, m.state.reference,
-                       m.state.sum);
+    HEADWISE_FOR_WIDTH(m.vectors, write_rows, call.args, call.p, m.tile, m.state.o, call.scale,
+                       m.state.reference, m.state.sum);
   }
 }
 
@@ -221,9 +223,9 @@ inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/
   const Partial to = call.partial_at(call.split_partial(index, first), lanes);
   for (std::int64_t chunk = first + 1; chunk * kFlashChunk < range.any.end; ++chunk) {
     const Partial from = call.partial_at(call.split_partial(index, chunk), lanes);
-    HEADWISE_FOR_WIDTH(vectors, merge, call.p.head_dim_v, from, to);
+    HEADWISE_FOR_WIDTH(vectors, merge, call.p.head_dim_v, call.scale, from, to);
   }
-  HEADWISE_FOR_WIDTH(vectors, write_rows, call.args, call.p, tile, to.o, to.reference, to.sum);
+  HEADWISE_FOR_WIDTH(vectors, write_rows, call.args, call.p, tile, to.o, call.scale, to.reference, to.sum);
 }
 
 inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {

@@ -19,14 +19,16 @@ static_assert(kVectors == 3 || kVectors == 2);
 // A score is multiplied by a positive factor only, so that the largest raw score stays the
 // largest: a sign moves into Q, which is exact, and so does a zero.
 struct Scale {
-  float query = 1;  // Q is multiplied by this when it is packed: 1, -1 or 0
-  float log2 = 0;   // > 0: scores times this are exponents of 2
+  float query = 1;    // Q is multiplied by this when it is packed: 1, -1 or 0
+  float log2 = 0;     // > 0: scores times this are exponents of 2
+  float natural = 0;  // and times this, of e
 };
 inline Scale scale_of(const AttentionProblem& p) {
   constexpr float kLog2e = 1.44269504F;
   const float s = p.scale();
-  if (s == 0) return {0, kLog2e};
-  return {s < 0 ? -1.0F : 1.0F, (s < 0 ? -s : s) * kLog2e};
+  if (s == 0) return {0, kLog2e, 1};
+  const float positive = s < 0 ? -s : s;
+  return {s < 0 ? -1.0F : 1.0F, positive * kLog2e, positive};
 }
 
 // Q^T [head_dim][kLanes * N].
@@ -60,14 +62,19 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
   }
 }
 
-// out = O^T / sum, 0 where a row saw no key (its reference is still -inf), and its LSE: reference
-// and sum are in powers of two.
+// a / b, b with a finite reciprocal: one step of correction gives what a division would, for two
+// multiply-adds instead of some ten cycles.
+inline Float quotient(Float a, Float b, Float reciprocal) {
+  const Float first = multiply(a, reciprocal);
+  return fma(subtract_product(first, b, a), reciprocal, first);
+}
+
+// out = O^T / sum, 0 where a row saw no key (its sum is 0), and its LSE. reference is in raw scores.
 template <int N>
 inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float* o,
-                       const float* reference, const float* sum) {
+                       Scale scale, const float* reference, const float* sum) {
   constexpr int kWidth = kLanes * N;
   const Rows rows(p);
-  const Float minus_infinity = broadcast(-__builtin_inff());
   for (int n = 0; n < N; ++n) {
     float* target[kLanes];
     for (int i = 0; i < kLanes; ++i) {
@@ -77,13 +84,14 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
               ? args.out.as<float>() + offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
               : nullptr;
     }
-    const Mask unseen = equal(load(reference + n * kLanes), minus_infinity);
-    const Float over = divide(broadcast(1.0F), load(sum + n * kLanes));
+    const Float total = load(sum + n * kLanes);
+    const Mask unseen = equal(total, zero());
+    const Float over = divide(broadcast(1.0F), total);
     std::int64_t d = 0;
     for (; d + kLanes <= p.head_dim_v; d += kLanes) {
       Float x[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        x[i] = select(unseen, zero(), multiply(load(o + (d + i) * kWidth + n * kLanes), over));
+        x[i] = select(unseen, zero(), quotient(load(o + (d + i) * kWidth + n * kLanes), total, over));
       }
       transpose(x);
       for (int i = 0; i < kLanes; ++i) {
@@ -92,7 +100,7 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
     }
     for (; d < p.head_dim_v; ++d) {
       float* row = o + d * kWidth + n * kLanes;
-      store(row, select(unseen, zero(), multiply(load(row), over)));
+      store(row, select(unseen, zero(), quotient(load(row), total, over)));
       for (int i = 0; i < kLanes; ++i) {
         if (target[i] != nullptr) target[i][d] = row[i];
       }
@@ -101,10 +109,9 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
   if (!args.lse.present()) return;
   for (std::int64_t i = 0; i < tile.rows; ++i) {
     const std::int64_t r = tile.first_row + i;
-    const bool seen = reference[i] != -__builtin_inff();
     args.lse.as<float>()[tile.batch * args.lse.stride[0] + rows.head(tile.kv_head, r) * args.lse.stride[1] +
                          rows.token(r) * args.lse.stride[2]] =
-        seen ? natural_log_sum(reference[i], sum[i]) : -__builtin_inff();
+        log_sum_exp(reference[i], scale.natural, sum[i]);
   }
 }
 

@@ -33,7 +33,7 @@ inline void score_tile(const float* const (&rows)[kTileRows], const float* q, st
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
       store(s + r * kWidth + n * kLanes, sum[r][n]);
-      peak[n] = maximum(peak[n], sum[r][n]);
+      peak[n] = maximum(sum[r][n], peak[n]);
     }
   }
 }
@@ -121,20 +121,20 @@ inline void mask_scores(float* s, std::int64_t keys, const std::int32_t* begin, 
       const Mask seen = within(load_int(begin + n * kLanes), at, load_int(end + n * kLanes));
       const Float x = select(seen, load(cell), minus_infinity);
       store(cell, x);
-      peak[n] = maximum(peak[n], x);
+      peak[n] = maximum(x, peak[n]);
     }
   }
 }
 
-// P^T = 2^(scale * S^T - reference) in place, added to `sum`. reference is scale * maximum, or 0
-// for a lane that has seen no key.
+// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`. reference is the maximum of the
+// raw scores, so that the largest weight is exactly 1; 0 for a lane that has seen no key.
 template <int N>
 inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
                          Float (&sum)[N]) {
   for (std::int64_t j = 0; j < keys; ++j) {
     for (int n = 0; n < N; ++n) {
       float* cell = s + (j * N + n) * kLanes;
-      const Float p = exp2_nonpositive(subtract_scaled(load(cell), scale, reference[n]));
+      const Float p = exp2_nonpositive(multiply(subtract(load(cell), reference[n]), scale));
       store(cell, p);
       sum[n] = add(sum[n], p);
     }

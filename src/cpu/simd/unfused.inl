@@ -60,21 +60,20 @@ inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int6
       for (int n = 0; n < N; ++n) block_peak[n] = minus_infinity;
       for (std::int64_t j = 0; j < end - begin; ++j) {
         for (int n = 0; n < N; ++n)
-          block_peak[n] = maximum(block_peak[n], load(block + (j * N + n) * kLanes));
+          block_peak[n] = maximum(load(block + (j * N + n) * kLanes), block_peak[n]);
       }
     } else {
       LaneRanges lanes;
       lane_ranges(p, tile, kLanes * N, begin, end - begin, lanes);
       mask_scores<N>(block, end - begin, lanes.begin, lanes.end, block_peak);
     }
-    for (int n = 0; n < N; ++n) peak[n] = maximum(peak[n], block_peak[n]);
+    for (int n = 0; n < N; ++n) peak[n] = maximum(block_peak[n], peak[n]);
   }
   Float shift[N];
   Float sum[N];
   for (int n = 0; n < N; ++n) {
-    const Float reference = multiply(peak[n], by);
-    store(call.reference(index) + n * kLanes, reference);
-    shift[n] = select(equal(reference, minus_infinity), zero(), reference);
+    store(call.reference(index) + n * kLanes, peak[n]);
+    shift[n] = select(equal(peak[n], minus_infinity), zero(), peak[n]);
     sum[n] = zero();
   }
   if (!range.any.empty()) {
@@ -100,7 +99,7 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
               p.head_dim_v, factor, o);
     factor = ones;
   }
-  write_rows<N>(args, p, tile, o, call.reference(index), call.sum(index));
+  write_rows<N>(args, p, tile, o, call.scale, call.reference(index), call.sum(index));
 }
 
 inline void unfused_scores_task(void* context, std::int64_t index, int worker) {

@@ -1,0 +1,200 @@
+// plan(), explain(), forced kernels and attention(): choice without a quiet fallback.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "headwise/headwise.h"
+
+namespace headwise {
+namespace {
+
+class Environment {
+ public:
+  explicit Environment(const char* value) { setenv("HEADWISE_KERNEL", value, 1); }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+  ~Environment() { unsetenv("HEADWISE_KERNEL"); }
+};
+
+AttentionProblem problem_of(const std::string& text) { return check(parse_problem(text)); }
+
+TEST(Plan, TakesTheFirstThatSupportsTheProblem) {
+  const AttentionProblem problem = problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
+  const std::vector<Candidate> candidates = explain(problem);
+  ASSERT_FALSE(candidates.empty());
+  const Plan planned = check(plan(problem));
+  int chosen = 0;
+  for (const Candidate& candidate : candidates) {
+    if (candidate.chosen) {
+      ++chosen;
+      EXPECT_EQ(candidate.kernel, planned.kernel());
+      EXPECT_TRUE(candidate.reason.empty());
+    } else {
+      EXPECT_FALSE(candidate.reason.empty()) << candidate.kernel;
+    }
+  }
+  EXPECT_EQ(chosen, 1);
+  for (const Candidate& candidate : candidates) {
+    if (candidate.chosen) break;
+    EXPECT_FALSE(candidate.supported)
+        << candidate.kernel << " stands before the chosen one and was passed over";
+  }
+}
+
+TEST(Plan, ForcedKernelRunsOrSaysWhyNot) {
+  AttentionProblem problem = problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
+  EXPECT_EQ(check(plan(problem, {}, "cpu/scalar/naive/f32")).kernel(), "cpu/scalar/naive/f32");
+  const Result<Plan> wrong = plan(problem, {}, "cpu/scalar/naive/bf16");
+  ASSERT_FALSE(wrong.ok());
+  EXPECT_EQ(wrong.status().code(), StatusCode::unsupported);
+  EXPECT_NE(wrong.status().message().find("dtype"), std::string::npos) << wrong.status().message();
+  problem.softcap = 30;
+  const Result<Plan> feature = plan(problem, {}, "cpu/scalar/naive/f32");
+  ASSERT_FALSE(feature.ok());
+  EXPECT_EQ(feature.status().code(), StatusCode::unsupported);
+  EXPECT_NE(feature.status().message().find("softcap"), std::string::npos) << feature.status().message();
+}
+
+TEST(Plan, UnknownKernelSuggestsTheNearest) {
+  const Result<Plan> planned = plan(problem_of("seq_q=4 seq_kv=4"), {}, "cpu/scalar/naive/f23");
+  ASSERT_FALSE(planned.ok());
+  EXPECT_EQ(planned.status().code(), StatusCode::invalid_argument);
+  EXPECT_NE(planned.status().message().find("cpu/scalar/naive/f32"), std::string::npos)
+      << planned.status().message();
+}
+
+TEST(Plan, EnvironmentForcesOneKernelADirection) {
+  const AttentionProblem problem = problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
+  {
+    const Environment environment("cpu/scalar/naive/f32");
+    EXPECT_EQ(check(plan(problem)).kernel(), "cpu/scalar/naive/f32");
+    for (const Candidate& candidate : explain(problem)) {
+      EXPECT_EQ(candidate.chosen, candidate.kernel == "cpu/scalar/naive/f32");
+    }
+  }
+  {
+    const Environment environment("cpu/scalar/naive/f16");
+    const Result<Plan> planned = plan(problem);
+    ASSERT_FALSE(planned.ok());
+    EXPECT_EQ(planned.status().code(), StatusCode::unsupported);
+    EXPECT_NE(planned.status().message().find("HEADWISE_KERNEL"), std::string::npos);
+  }
+  {
+    const Environment environment("cpu/scalar/naive/f32,cpu/scalar/naive/f16");
+    EXPECT_EQ(plan(problem).status().code(), StatusCode::invalid_argument);
+  }
+  {
+    const Environment environment("cpu/nothing/here");
+    EXPECT_EQ(plan(problem).status().code(), StatusCode::invalid_argument);
+  }
+  {
+    const Environment environment("cuda/sm90/prefill/bf16_d128");  // another backend's affair
+    EXPECT_TRUE(plan(problem).ok());
+  }
+}
+
+TEST(Plan, NothingSupportsNamesEveryReason) {
+  const Result<Plan> planned =
+      plan(problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32 dropout_p=0.5"));
+  ASSERT_FALSE(planned.ok());
+  EXPECT_EQ(planned.status().code(), StatusCode::unsupported);
+  for (const KernelInfo& kernel : kernels()) {
+    EXPECT_NE(planned.status().message().find(kernel.id), std::string::npos) << kernel.id;
+  }
+}
+
+TEST(Plan, AbsentDeviceSaysWhy) {
+  const Result<Plan> planned = plan(problem_of("seq_q=4 seq_kv=4"), {DeviceKind::cuda, 0});
+  ASSERT_FALSE(planned.ok());
+  EXPECT_EQ(planned.status().code(), StatusCode::unavailable);
+  EXPECT_EQ(device({DeviceKind::cpu, 1}).status().code(), StatusCode::unavailable);
+}
+
+TEST(Plan, EmptyPlanRefusesToRun) {
+  const Plan empty;
+  EXPECT_EQ(empty.run({}).code(), StatusCode::invalid_argument);
+}
+
+// uniform scores: the output is the mean of the values seen.
+struct Mean {
+  std::vector<float> q = std::vector<float>(6, 0.0F), k = std::vector<float>(8, 1.0F),
+                     out = std::vector<float>(6, -1.0F);
+  std::vector<float> v{1, 2, 3, 4, 5, 6, 7, 8}, lse = std::vector<float>(3, -1.0F);
+  AttentionArgs args{.q = contiguous(q.data(), {1, 3, 1, 2}),
+                     .k = contiguous(k.data(), {1, 4, 1, 2}),
+                     .v = contiguous(v.data(), {1, 4, 1, 2}),
+                     .out = contiguous(out.data(), {1, 3, 1, 2}),
+                     .lse = contiguous(lse.data(), {1, 1, 3})};
+};
+
+TEST(Attention, OneCall) {
+  Mean mean;
+  const Status status = attention(mean.args, {.causal = true, .align = Align::bottom_right});
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_FLOAT_EQ(mean.out[0], 2);  // two keys
+  EXPECT_FLOAT_EQ(mean.out[2], 3);  // three
+  EXPECT_FLOAT_EQ(mean.out[5], 5);  // four
+  EXPECT_NEAR(mean.lse[1], 1.0986123, 1e-6);
+}
+
+TEST(Attention, BringYourOwnWorkspaceAndThreads) {
+  Mean mean;
+  for (const int threads : {1, 2}) {
+    AttentionProblem problem = check(make_problem(mean.args));
+    problem.threads = threads;
+    const Plan planned = check(plan(problem));
+    std::vector<std::byte> memory(planned.workspace_bytes() + 64);
+    void* data = memory.data();
+    std::size_t room = memory.size();
+    ASSERT_NE(std::align(64, planned.workspace_bytes(), data, room), nullptr);
+    const Status status =
+        attention(mean.args, {}, {.workspace = {data, planned.workspace_bytes()}, .threads = threads});
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_FLOAT_EQ(mean.out[0], 4);
+  }
+}
+
+TEST(Attention, ForcedKernelOfTheCall) {
+  Mean mean;
+  EXPECT_TRUE(attention(mean.args, {}, {.kernel = "cpu/scalar/naive/f32"}).ok());
+  const Status status = attention(mean.args, {}, {.kernel = "cpu/scalar/naive/f16"});
+  EXPECT_EQ(status.code(), StatusCode::unsupported);
+}
+
+TEST(Attention, RefusalWritesNothingAndTheNextCallWorks) {
+  Mean mean;
+  AttentionArgs bad = mean.args;
+  bad.k.shape[1] = 3;
+  EXPECT_FALSE(attention(bad).ok());
+  EXPECT_FALSE(attention(mean.args, {.causal = true}).ok()) << "align is required when lengths differ";
+  for (const float x : mean.out) EXPECT_EQ(x, -1);
+  EXPECT_TRUE(attention(mean.args).ok());
+}
+
+// A caller's own pool: every index once, workers below the number promised.
+struct Pool {
+  int calls = 0;
+  static void run(void* context, std::int64_t count, void (*task)(void*, std::int64_t, int),
+                  void* task_context) {
+    ++static_cast<Pool*>(context)->calls;
+    for (std::int64_t i = 0; i < count; ++i) task(task_context, i, 0);
+  }
+};
+TEST(Attention, CallersExecutor) {
+  std::vector<float> q(64 * 4 * 8, 0.5F), out(q.size());
+  const AttentionArgs args{.q = contiguous(q.data(), {1, 64, 4, 8}),
+                           .k = contiguous(q.data(), {1, 64, 4, 8}),
+                           .v = contiguous(q.data(), {1, 64, 4, 8}),
+                           .out = contiguous(out.data(), {1, 64, 4, 8})};
+  Pool pool;
+  const Executor executor{&pool, 2, Pool::run};
+  ASSERT_TRUE(attention(args, {}, {.threads = 2, .executor = &executor}).ok());
+  EXPECT_GT(pool.calls, 0);
+  for (const float x : out) EXPECT_NEAR(x, 0.5F, 1e-6);
+}
+
+}  // namespace
+}  // namespace headwise
