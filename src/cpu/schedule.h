@@ -16,7 +16,9 @@ struct Rows {
   std::int64_t group = 1;
   std::int64_t count = 0;  // of one (batch, kv head): seq_q * group
 
-  explicit Rows(const AttentionProblem& p) : group(p.heads / p.kv_heads), count(p.seq_q * group) {}
+  // Without heads there are no rows, whatever the number of kv heads (0 too).
+  explicit Rows(const AttentionProblem& p)
+      : group(p.heads == 0 ? 1 : p.heads / p.kv_heads), count(p.heads == 0 ? 0 : p.seq_q * group) {}
   [[nodiscard]] std::int64_t token(std::int64_t row) const noexcept { return row / group; }
   [[nodiscard]] std::int64_t head(std::int64_t kv_head, std::int64_t row) const noexcept {
     return kv_head * group + row % group;

@@ -153,6 +153,8 @@ Status Plan::run(const AttentionArgs& args, const Execution& execution) const no
   }
   AttentionProblem actual;
   if (Status status = check_arguments(args, problem_, device_, actual); !status.ok()) return status;
+  const bool writes_nothing = actual.batch == 0 || actual.seq_q == 0 || actual.heads == 0;
+  if (writes_nothing) return {};
   if (workspace_bytes_ > 0) {
     const Workspace& workspace = execution.workspace;
     if (workspace.data == nullptr || workspace.bytes < workspace_bytes_) {
