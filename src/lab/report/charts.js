@@ -71,7 +71,7 @@ function chart_config(narrow) {
   const quiet = {labelColor: "var(--muted)", titleColor: "var(--muted)", domainColor: "var(--line)", tickColor: "var(--line)", gridColor: "var(--grid)"};
   return {
     background: null, font, padding: 2,
-    axis: {...quiet, labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: narrow ? 130 : 420, titlePadding: 8, labelOverlap: true},
+    axis: {...quiet, labelFontSize: narrow ? 11 : 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: narrow ? 175 : 480, titlePadding: 8, labelOverlap: true},
     view: {stroke: null},
     line: {strokeWidth: 2}, point: {size: 55, filled: true, opacity: 1}, rule: {color: "var(--muted)"}, text: {color: "var(--muted)", font, fontSize: 12},
     legend: {labelColor: "var(--muted)", titleColor: "var(--muted)", titleFontWeight: "normal"},

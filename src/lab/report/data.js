@@ -35,24 +35,29 @@ const heads_label = (row) => (row.kv_heads === row.heads ? `${row.heads}` : `${r
 const head_dim_label = (row) => (row.head_dim_v === row.head_dim ? `${row.head_dim}` : `${row.head_dim}, v ${row.head_dim_v}`);
 const dtype_label = (row) => (row.kv_dtype === row.dtype ? row.dtype : `${row.dtype}, kv ${row.kv_dtype}`);
 const threads_label = (row) => (row.threads > 0 ? `${row.threads}` : "all");
-const scale_label = (row) => (row.softmax_scale == null ? "default" : format_significant(row.softmax_scale, 3));
+
+function scale_label(row) {
+  const usual = 1 / Math.sqrt(row.head_dim);
+  const given = row.softmax_scale != null && Math.abs(row.softmax_scale - usual) > 1e-5 * usual;
+  return given ? format_significant(row.softmax_scale, 4) : "default";
+}
 
 // What makes two cases comparable on one line of a chart: all of these equal, only the sequence length differs.
-// `word` puts a value into a sentence-like label.
+// `word` puts a value into a sentence-like label, which leaves out the `usual` one.
 const kFamilyFields = [
   {name: "device", title: "Device", word: (v) => v},
-  {name: "direction", title: "Direction", word: (v) => v},
-  {name: "phase", title: "Phase", word: (v) => v},
-  {name: "mask", title: "Mask", word: (v) => v},
-  {name: "heads_label", title: "Heads", word: (v) => `${v} heads`},
-  {name: "head_dim_label", title: "Head dim", word: (v) => `d${v}`},
+  {name: "direction", title: "Direction", usual: "forward", word: (v) => v},
+  {name: "phase", title: "Phase", shape: true, usual: "prefill", word: (v) => v},
+  {name: "mask", title: "Mask", shape: true, word: (v) => v},
+  {name: "heads_label", title: "Heads", shape: true, word: (v) => `${v} heads`},
+  {name: "head_dim_label", title: "Head dim", shape: true, word: (v) => `d${v}`},
   {name: "dtype_label", title: "Dtype", word: (v) => v},
-  {name: "batch", title: "Batch", word: (v) => `batch ${v}`},
+  {name: "batch", title: "Batch", usual: 1, word: (v) => `batch ${v}`},
   {name: "threads_label", title: "Threads", word: (v) => (v === "1" ? "1 thread" : `${v} threads`)},
   {name: "inputs", title: "Inputs", word: (v) => v || "no inputs"},
   {name: "lengths", title: "Lengths", word: (v) => `lengths ${v || "equal"}`},
   {name: "page_size", title: "Page size", word: (v) => (v ? `pages of ${v}` : "not paged")},
-  {name: "scale_label", title: "Softmax scale", word: (v) => `scale ${v}`},
+  {name: "scale_label", title: "Softmax scale", usual: "default", word: (v) => `scale ${v}`},
   {name: "seed", title: "Seed", word: (v) => `seed ${v}`},
   // How it was timed: empty in rows that never came to be timed, which are then of no family's own.
   {name: "timer", title: "Timer", timing: true, word: (v) => v},
@@ -122,8 +127,11 @@ function derive(rows) {
   const varying = kFamilyFields.filter((field) =>
     new Set(rows.map((row) => row[field.name]).filter((value) => !field.timing || value !== "")).size > 1);
   for (const row of rows) {
-    const words = varying.map((field) => field.word(row[field.name])).filter(Boolean);
-    row.family_label = words.length > 0 ? words.join(", ") : row.phase;
+    const named = varying.filter((field) => row[field.name] !== field.usual);
+    const words = (shape) => named.filter((field) => Boolean(field.shape) === shape).map((field) => field.word(row[field.name]));
+    // A chart may break the line at the semicolon.
+    const parts = [words(true), words(false)].map((part) => part.filter(Boolean).join(", "));
+    row.family_label = parts.filter(Boolean).join("; ") || row.phase;
   }
   return varying;
 }

@@ -44,7 +44,7 @@ function fastest_facts() {
   const order = count_words(winners.map((row) => row.series));
   const [[first, wins], ...rest] = order;
   const ties = winners.filter((row) => row.series === first && !row.clearly).length;
-  const more = `fastest in ${wins} of ${plural(groups.length, "case")}${ties > 0 ? `, ${ties} of them within noise` : ""}`
+  const more = `fastest in ${wins} of ${groups.length} contested ${groups.length === 1 ? "case" : "cases"}${ties > 0 ? `, ${ties} of them within noise` : ""}`
       + (rest.length > 0 ? `; ${rest.map(([series, count]) => `${series} in ${count}`).join(", ")}` : "");
   const facts = [fact("Fastest", first, more, "name")];
   const ratios = drawn_rows.filter((row) => row.series === first && row.speedup > 0 && row.contender !== row.baseline);
@@ -57,6 +57,17 @@ function fastest_facts() {
   return facts;
 }
 
+// Says so where the machine was too restless for fine distinctions.
+function note_noise() {
+  const timed = drawn_rows.filter((row) => row.ms_low != null && row.ms_high != null);
+  const restless = timed.filter((row) => Math.max(row.ms_high - row.ms_median, row.ms_median - row.ms_low) > 0.05 * row.ms_median);
+  if (restless.length * 10 <= timed.length) return;
+  const note = document.getElementById("noise");
+  note.hidden = false;
+  note.textContent = `In ${restless.length} of ${plural(timed.length, "timed row")} the median is uncertain by more than 5\u2009%, `
+      + "so something else was running or sampling was cut short: small differences between these rows mean nothing.";
+}
+
 function start_header() {
   const usable = environment_value("cpus_usable");
   const machine = [environment_value("gpu"), document.title.includes(environment_value("cpu")) ? null : environment_value("cpu"), usable ? plural(Number(usable), "processor") : null,
@@ -67,6 +78,7 @@ function start_header() {
   line.append([...machine, when].filter(Boolean).join(" \u00b7 "));
   if (page.run.command) line.append(element("br"), element("code", {}, page.run.command));
   if (all_rows.length > 0) document.getElementById("facts").append(rows_fact(), accuracy_fact(), ...fastest_facts());
+  note_noise();
   if (page.warnings.length > 0) {
     const box = document.getElementById("warnings");
     box.hidden = false;

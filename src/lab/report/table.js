@@ -8,10 +8,11 @@ function family_column(field) {
 // The small figure beside a number; it keeps its place where it has nothing to say, so that numbers stay aligned.
 const aside = (text, title) => element("span", {class: "aside", title}, text);
 
-// The interval as a distance in percent: its wider side.
+// The interval as a distance in percent (its wider side), or, where that says little, as its two ends.
 function spread(row, field, low, high) {
-  if (row[low] == null || row[high] == null || !(row[field] > 0)) return aside("");
+  if (row[low] == null || row[high] == null || !(row[field] > 0) || row[low] === row[high]) return aside("");
   const share = Math.max(row[high] - row[field], row[field] - row[low]) / row[field];
+  if (share > 0.2) return aside(`${format_significant(row[low], 2)}\u2013${format_significant(row[high], 2)}`, "95\u2009% interval");
   return aside(`\u00b1${share < 0.001 ? "<0.1" : format_significant(100 * share, 2)}\u2009%`, `interval ${format_significant(row[low], 5)} to ${format_significant(row[high], 5)}`);
 }
 
@@ -144,7 +145,7 @@ function draw_table() {
       .map((field) => field.word(all_rows[0][field.name]));
   document.getElementById("rows-note").textContent = all_rows.length === 0 ? "This run has no rows."
     : `${rows.length === all_rows.length ? plural(rows.length, "row") : `${rows.length} of ${plural(all_rows.length, "row")}`}.`
-      + (constant.length > 0 ? ` Same in all: ${constant.join(", ")}.` : "") + " \u00b1 is the 95\u2009% interval. Open a contender for all fields and the command that reproduces the row.";
+      + (constant.length > 0 ? ` Same in all: ${constant.join(", ")}.` : "") + " \u00b1, or a range, is the 95\u2009% interval. Open a contender for all fields and the command that reproduces the row.";
 }
 
 function sort_by(column) {
