@@ -18,8 +18,8 @@ Status check_writable(const std::string& flag, const std::string& path) {
   if (path.empty()) return {};
   const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
   if (access(folder.c_str(), W_OK) == 0) return {};
-  return Status::invalid_argument(fmt::format("{}: cannot write into folder '{}'; make it, or name another", flag,
-                                              folder.string()));
+  return Status::invalid_argument(
+      fmt::format("{}: cannot write into folder '{}'; make it, or name another", flag, folder.string()));
 }
 
 }  // namespace
@@ -64,7 +64,8 @@ int run_bench(const Invocation& invocation) {
   Result<lab::SessionResult> result = lab::run_session(*cases, options);
   if (!result) return fail(result.status());
   const lab::Terminal terminal = lab::terminal_of(1);
-  fmt::print("{}\n{}", lab::render_table(result->file.rows, terminal), lab::render_summary(result->file.rows, terminal));
+  fmt::print("{}\n{}", lab::render_table(result->file.rows, terminal),
+             lab::render_summary(result->file.rows, terminal));
   if (!invocation.out.empty()) fmt::print("Rows: {}\n", invocation.out);
   if (!invocation.report.empty() && !result->file.rows.empty()) {
     const std::string source = std::filesystem::path(invocation.out).filename().string();

@@ -58,13 +58,27 @@ Draws one self-contained HTML file from a result file; nothing is measured.
 Example:
   headwise report run.jsonl --out run.html)";
 
+const char* type_name(lab::AxisType type) {
+  switch (type) {
+    case lab::AxisType::integer: return "N";
+    case lab::AxisType::number: return "X";
+    case lab::AxisType::boolean: return "[0,1]";
+    case lab::AxisType::choice:
+    case lab::AxisType::text: return "NAME";
+    case lab::AxisType::names: return "NAMES";
+  }
+  return "";
+}
+
 // CLI11's texts are one line an option: the table's help with its standard value.
 void add_axes(CLI::App& command, std::vector<std::pair<CLI::Option*, const lab::Axis*>>& options) {
   for (const lab::Axis& axis : lab::axes()) {
-    std::string help = fmt::format("{} [{}]", axis.help, axis.standard);
-    if (!axis.choices.empty() && axis.choices.size() > 2) help += fmt::format(" ({})", fmt::join(axis.choices, ", "));
+    // const: add_option takes an lvalue string that is not for the variable to fill.
+    const std::string help = fmt::format(
+        "{}{} [{}]", axis.help,
+        axis.choices.empty() ? "" : fmt::format(": {}", fmt::join(axis.choices, ", ")), axis.standard);
     CLI::Option* option = command.add_option(fmt::format("--{}", axis.name), help)->group("Axes");
-    option->type_name(axis.type == lab::AxisType::boolean ? "[0,1]" : axis.type == lab::AxisType::integer ? "N" : "");
+    option->type_name(type_name(axis.type));
     // A boolean flag alone is true; a list of values sweeps it.
     option->expected(axis.type == lab::AxisType::boolean ? 0 : 1, 1);
     options.emplace_back(option, &axis);
@@ -78,20 +92,25 @@ struct Commands {
 
 void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   Invocation& i = commands.invocation;
-  command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")->type_name("NAME");
+  command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")
+      ->type_name("NAME");
   command.add_option("--out", i.out, "write the rows as JSON lines to this file")->type_name("FILE");
   command.add_option("--report", i.report, "draw the report to this HTML file")->type_name("FILE");
-  command.add_flag("--dry-run", i.dry_run, "list the cells with the memory and time they would take, and run none");
+  command.add_flag("--dry-run", i.dry_run,
+                   "list the cells with the memory and time they would take, and run none");
   if (bench) {
-    command.add_option("--seconds", i.seconds, "samples of a contender in a cell end after this, or at 1 % [2]")
+    command
+        .add_option("--seconds", i.seconds, "samples of a contender in a cell end after this, or at 1 % [2]")
         ->type_name("S")
-        ->check(CLI::Range(0.0, 1e6));
+        ->check(CLI::Range(0.0, 1e6).description(""));
   }
-  command.add_option("--max-seconds", i.max_seconds, "of a whole cell; the rest of it is then `timeout` [120]")
+  command
+      .add_option("--max-seconds", i.max_seconds, "of a whole cell; the rest of it is then `timeout` [120]")
       ->type_name("S")
-      ->check(CLI::Range(0.001, 1e6));
+      ->check(CLI::Range(0.001, 1e6).description(""));
   command.add_flag("--quiet", i.quiet, "no progress on stderr");
-  command.add_flag("--host-name", i.host_name, "record the machine's name (left out otherwise: results are shared)");
+  command.add_flag("--host-name", i.host_name,
+                   "record the machine's name (left out otherwise: results are shared)");
   add_axes(command, commands.axis_options);
 }
 
@@ -120,11 +139,14 @@ void add_commands(CLI::App& app, Commands& commands) {
   CLI::App* report = app.add_subcommand("report", "draw the report of a result file");
   report->footer(kReportFooter);
   report->add_option("file", i.positionals, "result file (JSON lines)")->required()->expected(1);
-  report->add_option("--out", i.out, "HTML file to write [the result file's name with .html]")->type_name("FILE");
+  report->add_option("--out", i.out, "HTML file to write [the result file's name with .html]")
+      ->type_name("FILE");
   report->add_option("--title", i.title, "title of the report")->type_name("TEXT");
 }
 
-Parsed mistake(const std::string& message) { return {.exit = lab::exit_code::kUsage, .text = "headwise: " + message + "\n"}; }
+Parsed mistake(const std::string& message) {
+  return {.exit = lab::exit_code::kUsage, .text = "headwise: " + message + "\n"};
+}
 
 // The first thing that CLI11 did not know, with the nearest thing it does know.
 std::string unknown(const CLI::App& command, const std::vector<std::string>& rest, bool is_main) {
@@ -135,11 +157,14 @@ std::string unknown(const CLI::App& command, const std::vector<std::string>& res
       for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
     }
   } else if (is_main) {
-    for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) known.push_back(sub->get_name());
+    for (const CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; }))
+      known.push_back(sub->get_name());
   }
   const std::vector<std::string_view> candidates(known.begin(), known.end());
   const std::string flag = word.substr(0, word.find('='));
-  const char* kind = word.starts_with("-") ? "unknown flag" : is_main ? "unknown command" : "unexpected argument";
+  const char* kind = word.starts_with("-") ? "unknown flag"
+                     : is_main             ? "unknown command"
+                                           : "unexpected argument";
   return fmt::format("{} '{}'{}; see headwise {}--help", kind, flag, core::did_you_mean(flag, candidates),
                      is_main ? "" : command.get_name() + " ");
 }
@@ -172,8 +197,7 @@ Parsed parse_command_line(int count, const char* const* arguments) {
   try {
     app.parse(count, arguments);
   } catch (const CLI::CallForHelp&) {
-    const auto parsed = app.get_subcommands();
-    return {.exit = 0, .text = parsed.empty() ? app.help() : parsed.front()->help()};
+    return {.exit = 0, .text = app.help()};  // of the command that was asked, if one was
   } catch (const CLI::CallForVersion& version) {
     return {.exit = 0, .text = std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
@@ -188,7 +212,8 @@ Parsed parse_command_line(int count, const char* const* arguments) {
   for (const auto& [option, axis] : commands.axis_options) {
     if (option->count() == 0) continue;
     const std::string value = option->results().empty() ? "" : option->results().front();
-    commands.invocation.words.emplace_back(axis->name, value.empty() && axis->type == lab::AxisType::boolean ? "1" : value);
+    commands.invocation.words.emplace_back(
+        axis->name, value.empty() && axis->type == lab::AxisType::boolean ? "1" : value);
   }
   return {.invocation = std::move(commands.invocation)};
 }

@@ -15,7 +15,8 @@ int run_info(const Invocation& invocation) {
   for (const KernelInfo& kernel : kernels()) {
     Result<Device*> place = device({kernel.device, 0});
     const bool runs = place && (*place)->has(kernel.traits.isa);
-    fmt::print("  {:<28}{}\n", kernel.id, runs ? "" : fmt::format("not on this processor: needs {}", kernel.traits.isa));
+    fmt::print("  {:<28}{}\n", kernel.id,
+               runs ? "" : fmt::format("not on this processor: needs {}", kernel.traits.isa));
   }
   for (const AbsentBackend& backend : absent_backends()) {
     fmt::print("\nAbsent: {}: {}\n", backend.name, backend.reason);

@@ -23,7 +23,8 @@ void list_kernels() {
 
 void list_suites() {
   fmt::print("Suites in {}/suites:\n", lab::data_directory());
-  for (const lab::SuiteFile& suite : lab::suite_files()) fmt::print("  {:<16}{}\n", suite.name, suite.summary);
+  for (const lab::SuiteFile& suite : lab::suite_files())
+    fmt::print("  {:<16}{}\n", suite.name, suite.summary);
 }
 
 void list_axes() {
@@ -73,12 +74,13 @@ constexpr Section kSections[] = {{"kernels", list_kernels}, {"suites", list_suit
 int run_list(const Invocation& invocation) {
   std::vector<const Section*> chosen;
   for (const std::string& word : invocation.positionals) {
-    const auto* found = std::find_if(std::begin(kSections), std::end(kSections), [&](const Section& s) { return s.name == word; });
+    const auto* found = std::find_if(std::begin(kSections), std::end(kSections),
+                                     [&](const Section& s) { return s.name == word; });
     if (found == std::end(kSections)) {
       std::vector<std::string_view> names;
       for (const Section& section : kSections) names.push_back(section.name);
-      return fail(Status::invalid_argument(fmt::format("list: expected {}, got '{}'{}", fmt::join(names, ", "), word,
-                                                       core::did_you_mean(word, names))));
+      return fail(Status::invalid_argument(fmt::format(
+          "list: expected {}, got '{}'{}", fmt::join(names, ", "), word, core::did_you_mean(word, names))));
     }
     chosen.push_back(found);
   }

@@ -15,7 +15,8 @@ Status write_report(const lab::RunFile& file, const std::string& source, const s
   if (Status status = lab::read_report_assets(lab::data_directory(), inputs); !status.ok()) return status;
   if (inputs.renderer_js.empty()) {
     fmt::print(stderr,
-               "headwise: no chart renderer in {}/renderer; the report has its tables alone (tools/setup.sh gets it)\n",
+               "headwise: no chart renderer in {}/renderer; the report has its tables alone (tools/setup.sh "
+               "gets it)\n",
                lab::data_directory());
   }
   Result<std::string> page = lab::render_report(inputs);

@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::size_t kMaxValues = 10'000;  // of one axis: more is a typing error
 
-std::int64_t to_integer(const std::string& value) { return core::parse_number<std::int64_t>(value).value_or(0); }
+std::int64_t to_integer(const std::string& value) {
+  return core::parse_number<std::int64_t>(value).value_or(0);
+}
 bool to_boolean(std::string_view value) { return value == "1" || value == "true"; }
 std::string shown(std::int64_t value) { return fmt::format("{}", value); }
 
@@ -72,101 +74,272 @@ using C = const Case&;
 
 std::vector<Axis> size_axes() {
   return {
-      {"batch", AxisType::integer, "1", "sequences", {}, 0,
-       [](D d, V v) { d.batch = to_integer(v); return Status(); },
+      {"batch",
+       AxisType::integer,
+       "1",
+       "sequences",
+       {},
+       0,
+       [](D d, V v) {
+         d.batch = to_integer(v);
+         return Status();
+       },
        [](C c) { return shown(c.problem.batch); }},
-      {"heads", AxisType::integer, "8", "query heads", {}, 1,
-       [](D d, V v) { d.heads = to_integer(v); return Status(); },
+      {"heads",
+       AxisType::integer,
+       "8",
+       "query heads",
+       {},
+       1,
+       [](D d, V v) {
+         d.heads = to_integer(v);
+         return Status();
+       },
        [](C c) { return shown(c.problem.heads); }},
-      {"kv-heads", AxisType::integer, "as heads", "key and value heads; must divide heads (fewer: GQA, 1: MQA)", {}, 1,
-       [](D d, V v) { d.kv_heads = to_integer(v); return Status(); },
+      {"kv-heads",
+       AxisType::integer,
+       "as heads",
+       "key and value heads; must divide heads (fewer: GQA, 1: MQA)",
+       {},
+       1,
+       [](D d, V v) {
+         d.kv_heads = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.kv_heads == c.problem.heads ? "" : shown(c.problem.kv_heads); }},
-      {"head-dim", AxisType::integer, "64", "elements of a head of q and k", {}, 1,
-       [](D d, V v) { d.head_dim = to_integer(v); return Status(); },
+      {"head-dim",
+       AxisType::integer,
+       "64",
+       "elements of a head of q and k",
+       {},
+       1,
+       [](D d, V v) {
+         d.head_dim = to_integer(v);
+         return Status();
+       },
        [](C c) { return shown(c.problem.head_dim); }},
-      {"head-dim-v", AxisType::integer, "as head-dim", "elements of a head of v and out", {}, 1,
-       [](D d, V v) { d.head_dim_v = to_integer(v); return Status(); },
+      {"head-dim-v",
+       AxisType::integer,
+       "as head-dim",
+       "elements of a head of v and out",
+       {},
+       1,
+       [](D d, V v) {
+         d.head_dim_v = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.head_dim_v == c.problem.head_dim ? "" : shown(c.problem.head_dim_v); }},
   };
 }
 
 std::vector<Axis> mask_axes() {
   return {
-      {"causal", AxisType::boolean, "0", "query i sees no key to the right of its own place", {}, 0,
-       [](D d, V v) { d.causal = to_boolean(v) ? 1 : 0; return Status(); },
+      {"causal",
+       AxisType::boolean,
+       "0",
+       "query i sees no key to the right of its own place",
+       {},
+       0,
+       [](D d, V v) {
+         d.causal = to_boolean(v) ? 1 : 0;
+         return Status();
+       },
        [](C c) {
          // A captured file has a causal of its own that a 0 must override.
          if (c.problem.causal) return std::string("1");
          return std::string(c.inputs.kind == InputKind::captured ? "0" : "");
        }},
-      {"align", AxisType::choice, "none",
-       "where query i stands: top_left at key i, bottom_right at key i + seq_kv - seq_q; needed when causal or a "
+      {"align",
+       AxisType::choice,
+       "none",
+       "where query i stands: top_left at key i, bottom_right at key i + seq_kv - seq_q; needed when causal "
+       "or a "
        "window is set and seq_q differs from seq_kv",
-       {"top_left", "bottom_right"}, 0, set_align,
+       {"top_left", "bottom_right"},
+       0,
+       set_align,
        [](C c) { return c.problem.align == Align::unspecified ? "" : std::string(name(c.problem.align)); }},
-      {"window-left", AxisType::integer, "-1", "keys a query sees to its left; -1: all", {}, -1,
-       [](D d, V v) { d.result.problem.window_left = to_integer(v); return Status(); },
+      {"window-left",
+       AxisType::integer,
+       "-1",
+       "keys a query sees to its left; -1: all",
+       {},
+       -1,
+       [](D d, V v) {
+         d.result.problem.window_left = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.window_left < 0 ? "" : shown(c.problem.window_left); }},
-      {"window-right", AxisType::integer, "-1", "keys a query sees to its right; -1: all", {}, -1,
-       [](D d, V v) { d.result.problem.window_right = to_integer(v); return Status(); },
+      {"window-right",
+       AxisType::integer,
+       "-1",
+       "keys a query sees to its right; -1: all",
+       {},
+       -1,
+       [](D d, V v) {
+         d.result.problem.window_right = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.window_right < 0 ? "" : shown(c.problem.window_right); }},
-      {"softmax-scale", AxisType::number, "1/sqrt(head-dim)", "factor of the scores", {}, 0, set_scale, show_scale},
-      {"lse", AxisType::boolean, "0", "the log-sum-exp is wanted too, and verified", {}, 0,
-       [](D d, V v) { d.result.problem.lse = to_boolean(v); return Status(); },
+      {"softmax-scale",
+       AxisType::number,
+       "1/sqrt(head-dim)",
+       "factor of the scores",
+       {},
+       0,
+       set_scale,
+       show_scale},
+      {"lse",
+       AxisType::boolean,
+       "0",
+       "the log-sum-exp is wanted too, and verified",
+       {},
+       0,
+       [](D d, V v) {
+         d.result.problem.lse = to_boolean(v);
+         return Status();
+       },
        [](C c) { return std::string(c.problem.lse ? "1" : ""); }},
   };
 }
 
 std::vector<Axis> sequence_axes() {
   return {
-      {"seq", AxisType::integer, "1024", "queries and keys a sequence: sets seq-q and seq-kv", {}, 0,
-       [](D d, V v) { d.seq = to_integer(v); return Status(); },
+      {"seq",
+       AxisType::integer,
+       "1024",
+       "queries and keys a sequence: sets seq-q and seq-kv",
+       {},
+       0,
+       [](D d, V v) {
+         d.seq = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.seq_q == c.problem.seq_kv ? shown(c.problem.seq_q) : ""; }},
-      {"seq-q", AxisType::integer, "as seq", "queries a sequence; 1 is decoding", {}, 0,
-       [](D d, V v) { d.seq_q = to_integer(v); return Status(); },
+      {"seq-q",
+       AxisType::integer,
+       "as seq",
+       "queries a sequence; 1 is decoding",
+       {},
+       0,
+       [](D d, V v) {
+         d.seq_q = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.seq_q == c.problem.seq_kv ? "" : shown(c.problem.seq_q); }},
-      {"seq-kv", AxisType::integer, "as seq", "keys a sequence", {}, 0,
-       [](D d, V v) { d.seq_kv = to_integer(v); return Status(); },
+      {"seq-kv",
+       AxisType::integer,
+       "as seq",
+       "keys a sequence",
+       {},
+       0,
+       [](D d, V v) {
+         d.seq_kv = to_integer(v);
+         return Status();
+       },
        [](C c) { return c.problem.seq_q == c.problem.seq_kv ? "" : shown(c.problem.seq_kv); }},
   };
 }
 
 std::vector<Axis> place_axes() {
   return {
-      {"device", AxisType::text, "cpu", "cpu, cuda:0, ...", {}, 0, set_device,
+      {"device",
+       AxisType::text,
+       "cpu",
+       "cpu, cuda:0, ...",
+       {},
+       0,
+       set_device,
        [](C c) { return c.device == DeviceId{} ? "" : to_string(c.device); }},
-      {"dtype", AxisType::choice, "f32", "element type of q and out", {"f32", "f16", "bf16"}, 0,
+      {"dtype",
+       AxisType::choice,
+       "f32",
+       "element type of q and out",
+       {"f32", "f16", "bf16"},
+       0,
        [](D d, V v) { return set_dtype(d.result.problem.dtype, v); },
        [](C c) { return std::string(name(c.problem.dtype)); }},
-      {"kv-dtype", AxisType::choice, "as dtype", "element type of k and v", {"f32", "f16", "bf16", "e4m3", "int8"}, 0,
-       [](D d, V v) { d.kv_dtype_given = true; return set_dtype(d.result.problem.kv_dtype, v); },
-       [](C c) { return c.problem.kv_dtype == c.problem.dtype ? "" : std::string(name(c.problem.kv_dtype)); }},
-      {"direction", AxisType::choice, "forward", "forward, or backward for gradients", {"forward", "backward"}, 0,
+      {"kv-dtype",
+       AxisType::choice,
+       "as dtype",
+       "element type of k and v",
+       {"f32", "f16", "bf16", "e4m3", "int8"},
+       0,
+       [](D d, V v) {
+         d.kv_dtype_given = true;
+         return set_dtype(d.result.problem.kv_dtype, v);
+       },
+       [](C c) {
+         return c.problem.kv_dtype == c.problem.dtype ? "" : std::string(name(c.problem.kv_dtype));
+       }},
+      {"direction",
+       AxisType::choice,
+       "forward",
+       "forward, or backward for the gradients",
+       {"forward", "backward"},
+       0,
        [](D d, V v) {
          d.result.problem.direction = v == "backward" ? Direction::backward : Direction::forward;
          return Status();
        },
-       [](C c) { return c.problem.direction == Direction::forward ? "" : std::string(name(c.problem.direction)); }},
-      {"inputs", AxisType::text, "normal",
+       [](C c) {
+         return c.problem.direction == Direction::forward ? "" : std::string(name(c.problem.direction));
+       }},
+      {"inputs",
+       AxisType::text,
+       "normal",
        "normal, uniform, captured (every layer of the recorded model), captured:<layer>, or "
        "captured:<file>:<layer> (made by tools/capture_qkv.py)",
-       {}, 0, set_inputs, [](C c) { return c.inputs_text; }},
-      {"seed", AxisType::integer, "1", "of generated inputs", {}, 0,
-       [](D d, V v) { d.result.inputs.seed = static_cast<std::uint64_t>(to_integer(v)); return Status(); },
+       {},
+       0,
+       set_inputs,
+       [](C c) { return c.inputs_text; }},
+      {"seed",
+       AxisType::integer,
+       "1",
+       "of generated inputs",
+       {},
+       0,
+       [](D d, V v) {
+         d.result.inputs.seed = static_cast<std::uint64_t>(to_integer(v));
+         return Status();
+       },
        [](C c) { return c.inputs.seed == 1 ? "" : fmt::format("{}", c.inputs.seed); }},
   };
 }
 
 std::vector<Axis> contender_axes() {
   return {
-      {"threads", AxisType::integer, "0", "threads a kernel may use; 0: all that this process has", {}, 0,
-       [](D d, V v) { d.result.problem.threads = static_cast<int>(std::min<std::int64_t>(to_integer(v), 4096)); return Status(); },
+      {"threads",
+       AxisType::integer,
+       "0",
+       "threads a kernel may use; 0: all that this process has",
+       {},
+       0,
+       [](D d, V v) {
+         d.result.problem.threads = static_cast<int>(std::min<std::int64_t>(to_integer(v), 4096));
+         return Status();
+       },
        [](C c) { return shown(c.problem.threads); }},
-      {"kernels", AxisType::names, "all of the dtype",
-       "who is measured: ids, algorithms or globs (flash, cpu/scalar/*), as one list", {}, 0, set_kernels, unshown},
-      {"baseline", AxisType::names, "unfused",
-       "whom speedup refers to, run even where kernels does not name it: an algorithm, an id, or none", {}, 0,
-       [](D d, V v) { d.result.baseline = v; return Status(); }, unshown},
+      {"kernels",
+       AxisType::names,
+       "all of the dtype",
+       "who is measured: ids, algorithms or globs (flash, cpu/scalar/*), as one list",
+       {},
+       0,
+       set_kernels,
+       unshown},
+      {"baseline",
+       AxisType::names,
+       "unfused",
+       "whom speedup refers to, run even where kernels does not name it: an algorithm, an id, or none",
+       {},
+       0,
+       [](D d, V v) {
+         d.result.baseline = v;
+         return Status();
+       },
+       unshown},
   };
 }
 
@@ -200,7 +373,8 @@ Status expand_integers(const Axis& axis, std::string_view part, std::vector<std:
   const auto step = sign == std::string_view::npos ? std::optional<std::int64_t>(1)
                                                    : core::parse_number<std::int64_t>(rest.substr(sign + 1));
   if (!last || !step) return wrong_value(part, kForms);
-  if (*step < (times ? 2 : 1)) return wrong_value(part, times ? "a factor of at least 2" : "a step of at least 1");
+  if (*step < (times ? 2 : 1))
+    return wrong_value(part, times ? "a factor of at least 2" : "a step of at least 1");
   if (*last < *first) return wrong_value(part, "a range that goes up");
   if (times && *first < 1) return wrong_value(part, "a start of at least 1 where the range multiplies");
   for (std::int64_t value = *first;;) {
@@ -232,8 +406,8 @@ Status expand_one(const Axis& axis, std::string_view part, std::vector<std::stri
         }
       }
       if (std::find(axis.choices.begin(), axis.choices.end(), part) == axis.choices.end()) {
-        return Status::invalid_argument(fmt::format("expected {}, got '{}'{}", fmt::join(axis.choices, ", "), part,
-                                                    core::did_you_mean(part, axis.choices)));
+        return Status::invalid_argument(fmt::format("expected {}, got '{}'{}", fmt::join(axis.choices, ", "),
+                                                    part, core::did_you_mean(part, axis.choices)));
       }
       break;
     }

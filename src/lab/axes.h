@@ -1,5 +1,5 @@
-// Axes: what a benchmark can vary. One table makes the command line's flags, the words of suite files, the cases
-// they stand for, the words that name a case, and the help.
+// Axes: what a benchmark can vary. One table makes the command line's flags, the words of suite files, the
+// cases they stand for, the words that name a case, and the help.
 //
 //   --seq 512..8192*2 --causal 0,1        as flags
 //   seq=512..8192*2 causal=0,1            as a line of a suite
@@ -71,8 +71,8 @@ struct Words {
   std::string where;
 };
 
-// Cartesian product of the lines' words in the table's order, the last axis fastest. A word in `flags` takes the
-// place of the same word of every line. Cases that come twice are kept once.
+// Cartesian product of the lines' words in the table's order, the last axis fastest. A word in `flags` takes
+// the place of the same word of every line. Cases that come twice are kept once.
 Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std::vector<Word>& flags);
 
 // The words that make this case again, kernels and baseline left out: its name in rows.

@@ -55,10 +55,11 @@ Status fill_in(Draft& draft) {
   const bool seq_given = draft.seq >= 0;
   p.batch = draft.batch >= 0 ? draft.batch : standard.batch;
   p.heads = given_or(draft.heads, standard.heads);
-  p.kv_heads = given_or(draft.kv_heads, draft.heads > 0 || standard.kv_heads == 0 ? p.heads : standard.kv_heads);
+  p.kv_heads =
+      given_or(draft.kv_heads, draft.heads > 0 || standard.kv_heads == 0 ? p.heads : standard.kv_heads);
   p.head_dim = given_or(draft.head_dim, standard.head_dim);
-  p.head_dim_v =
-      given_or(draft.head_dim_v, draft.head_dim > 0 || standard.head_dim_v == 0 ? p.head_dim : standard.head_dim_v);
+  p.head_dim_v = given_or(draft.head_dim_v,
+                          draft.head_dim > 0 || standard.head_dim_v == 0 ? p.head_dim : standard.head_dim_v);
   p.seq_q = draft.seq_q >= 0 ? draft.seq_q : seq_given ? draft.seq : standard.seq_q;
   p.seq_kv = draft.seq_kv >= 0 ? draft.seq_kv : seq_given ? draft.seq : standard.seq_kv;
   p.causal = draft.causal >= 0 ? draft.causal == 1 : standard.causal;
@@ -81,11 +82,13 @@ Status finish(Draft& draft) {
   p.pointer_alignment = 1 << std::min(4, std::countr_zero(row_bytes));
   const bool placed = p.causal || p.window_left >= 0 || p.window_right >= 0;
   if (placed && p.seq_q != p.seq_kv && p.align == Align::unspecified) {
-    return Status::invalid_argument(fmt::format(
-        "align is needed where causal or a window is set and seq_q ({}) differs from seq_kv ({}): top_left puts "
-        "query i at key i (torch), bottom_right at key i + seq_kv - seq_q (decoding with a cache); give --align "
-        "bottom_right, or align=bottom_right in a suite",
-        p.seq_q, p.seq_kv));
+    return Status::invalid_argument(
+        fmt::format("align is needed where causal or a window is set and seq_q ({}) differs from seq_kv "
+                    "({}): top_left puts "
+                    "query i at key i (torch), bottom_right at key i + seq_kv - seq_q (decoding with a "
+                    "cache); give --align "
+                    "bottom_right, or align=bottom_right in a suite",
+                    p.seq_q, p.seq_kv));
   }
   return validate(p);
 }
@@ -102,8 +105,8 @@ Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std:
     for (const Swept& one : *swept) {
       count *= one.values.size();  // 10,000 values at most, and count at most kMaxCases: no overflow
       if (count > kMaxCases || cases.size() + count > kMaxCases) {
-        return Status::invalid_argument(
-            fmt::format("{}more than {} cases; shorten the lists", line.where.empty() ? "" : line.where + ": ", kMaxCases));
+        return Status::invalid_argument(fmt::format("{}more than {} cases; shorten the lists",
+                                                    line.where.empty() ? "" : line.where + ": ", kMaxCases));
       }
     }
     for (std::size_t index = 0; index < count; ++index) {
@@ -113,13 +116,14 @@ Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std:
         block /= one.values.size();
         const std::string& value = one.values[rest / block];
         rest %= block;
-        if (Status status = one.axis->apply(draft, value); !status.ok()) return at(line.where, one.axis->name, status);
+        if (Status status = one.axis->apply(draft, value); !status.ok())
+          return at(line.where, one.axis->name, status);
       }
       if (Status status = finish(draft); !status.ok()) {
         return line.where.empty() ? status : Status{status.code(), line.where + ": " + status.message()};
       }
-      const std::string key = fmt::format("{} {} {}", case_id(draft.result), fmt::join(draft.result.kernels, ","),
-                                          draft.result.baseline);
+      const std::string key = fmt::format("{} {} {}", case_id(draft.result),
+                                          fmt::join(draft.result.kernels, ","), draft.result.baseline);
       if (seen.insert(key).second) cases.push_back(std::move(draft.result));
     }
   }
@@ -136,7 +140,8 @@ std::vector<Word> words_of(const Case& one) {
 
 std::string case_id(const Case& one) {
   std::string text;
-  for (const auto& [axis, value] : words_of(one)) text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis, value);
+  for (const auto& [axis, value] : words_of(one))
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", axis, value);
   return text;
 }
 

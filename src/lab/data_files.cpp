@@ -43,9 +43,10 @@ Result<std::string> captured_file(std::string_view name) {
 Result<std::string> default_captured_file() {
   const std::vector<fs::path> files = files_in("captured", ".safetensors");
   if (files.empty()) {
-    return Status::unavailable(fmt::format(
-        "no *.safetensors in {}/captured; set HEADWISE_DATA to the data folder, or name a file: captured:FILE:LAYER",
-        data_directory()));
+    return Status::unavailable(
+        fmt::format("no *.safetensors in {}/captured; set HEADWISE_DATA to the data folder, or name a file: "
+                    "captured:FILE:LAYER",
+                    data_directory()));
   }
   return files.front().string();
 }
@@ -73,14 +74,14 @@ Result<InputSpec> find_inputs(std::string_view text) {
   if (parts[0] != "captured" || parts.size() < 2 || parts.size() > 3) {
     static constexpr std::string_view kKnown[] = {"normal", "uniform", "captured"};
     return Status::invalid_argument(
-        fmt::format("expected normal, uniform, captured, captured:LAYER or captured:FILE:LAYER, got '{}'{}", text,
-                    core::did_you_mean(parts[0], kKnown)));
+        fmt::format("expected normal, uniform, captured, captured:LAYER or captured:FILE:LAYER, got '{}'{}",
+                    text, core::did_you_mean(parts[0], kKnown)));
   }
   const auto layer = core::parse_number<int>(parts.back());
   if (!layer) {
     return Status::invalid_argument(
-        fmt::format("expected a layer's number in '{}', got '{}' (captured:LAYER or captured:FILE:LAYER)", text,
-                    parts.back()));
+        fmt::format("expected a layer's number in '{}', got '{}' (captured:LAYER or captured:FILE:LAYER)",
+                    text, parts.back()));
   }
   Result<std::string> file = parts.size() == 2 ? default_captured_file() : captured_file(parts[1]);
   if (!file) return file.status();

@@ -1,7 +1,6 @@
 #include "lab/environment.h"
 
 #include <fmt/format.h>
-#include <gnu/libc-version.h>
 #include <sched.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -94,6 +93,11 @@ std::string affinity() {
   return text;
 }
 
+std::string libc_version() {
+  char text[64] = "";
+  return confstr(_CS_GNU_LIBC_VERSION, text, sizeof text) > 0 ? text : kUnknown;  // "glibc 2.36"
+}
+
 std::string container_hint() {
   std::error_code error;
   if (std::filesystem::exists("/.dockerenv", error)) return "docker";
@@ -138,7 +142,7 @@ void add_system(Environment& e, const EnvironmentOptions& options) {
   e.emplace_back("os", keyed_line("/etc/os-release", "PRETTY_NAME", '='));
   e.emplace_back("kernel", names.release);
   e.emplace_back("architecture", names.machine);
-  e.emplace_back("glibc", gnu_get_libc_version());
+  e.emplace_back("libc", libc_version());
   e.emplace_back("container", container_hint());
   if (options.host_name) e.emplace_back("host", names.nodename);
   e.emplace_back("aslr", first_line("/proc/sys/kernel/randomize_va_space"));
@@ -158,13 +162,16 @@ void add_processor(Environment& e) {
   e.emplace_back("cpu_model", fmt::format("{}", cpu.model));
   e.emplace_back("cpu_stepping", keyed_line(info, "stepping", ':'));
   e.emplace_back("cpu_microcode", keyed_line(info, "microcode", ':'));
-  e.emplace_back("hypervisor", keyed_line(info, "flags", ':').find(" hypervisor") != std::string::npos ? "yes" : "no");
+  e.emplace_back("hypervisor",
+                 keyed_line(info, "flags", ':').find(" hypervisor") != std::string::npos ? "yes" : "no");
   e.emplace_back("isa", core::best_isa(cpu));
   e.emplace_back("instruction_sets", fmt::format("{}", fmt::join(core::feature_names(cpu), " ")));
   e.emplace_back("cpus_online", first_line(base + "online"));
   e.emplace_back("cpus_usable", fmt::format("{}", core::available_threads()));
   e.emplace_back("cpu_affinity", affinity());
-  e.emplace_back("cpu_quota", core::container_processors() == 0 ? "none" : fmt::format("{}", core::container_processors()));
+  e.emplace_back("cpu_quota", core::container_processors() == 0
+                                  ? "none"
+                                  : fmt::format("{}", core::container_processors()));
   e.emplace_back("sockets", distinct("physical_package_id"));
   e.emplace_back("cores", distinct("core_cpus_list"));
   e.emplace_back("smt", first_line(base + "smt/active"));
@@ -179,7 +186,8 @@ void add_processor(Environment& e) {
 }
 
 void add_memory(Environment& e) {
-  for (const auto& [name, key] : {std::pair{"memory_total", "MemTotal"}, {"memory_available", "MemAvailable"},
+  for (const auto& [name, key] : {std::pair{"memory_total", "MemTotal"},
+                                  {"memory_available", "MemAvailable"},
                                   {"swap_total", "SwapTotal"}}) {
     e.emplace_back(name, keyed_line("/proc/meminfo", key, ':'));
   }
@@ -188,8 +196,8 @@ void add_memory(Environment& e) {
 }
 
 void add_settings(Environment& e) {
-  for (const char* name : {"HEADWISE_KERNEL", "HEADWISE_MAX_ISA", "HEADWISE_DATA", "OMP_NUM_THREADS", "OMP_PROC_BIND",
-                           "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {
+  for (const char* name : {"HEADWISE_KERNEL", "HEADWISE_MAX_ISA", "HEADWISE_DATA", "OMP_NUM_THREADS",
+                           "OMP_PROC_BIND", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {
     e.emplace_back(name, environment_variable(name));
   }
 }
@@ -200,7 +208,8 @@ std::string time_text(const char* format, bool with_colon) {
   localtime_r(&now, &parts);
   char text[64];
   std::string result(text, std::strftime(text, sizeof text, format, &parts));
-  if (with_colon) result.insert(result.size() - 2, ":");  // strftime writes +0000, ISO-8601 extended has +00:00
+  if (with_colon)
+    result.insert(result.size() - 2, ":");  // strftime writes +0000, ISO-8601 extended has +00:00
   return result;
 }
 

@@ -1,5 +1,5 @@
-// What the numbers depend on beside the kernels: machine, build, limits, load. Read from the machine, never assumed;
-// a field that this machine does not tell says "unknown".
+// What the numbers depend on beside the kernels: machine, build, limits, load. Read from the machine, never
+// assumed; a field that this machine does not tell says "unknown".
 #pragma once
 
 #include <string>

@@ -41,16 +41,18 @@ Contender planned(const KernelInfo& kernel, const Case& one) {
   contender.isa = kernel.traits.isa;
   const auto start = std::chrono::steady_clock::now();
   contender.plan = plan(one.problem, one.device, kernel.id);
-  contender.plan_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  contender.plan_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return contender;
 }
 
 Contender nobody(const std::string& name, const Case& one) {
   Contender contender;
   contender.id = name;
-  contender.plan = Status::unsupported(fmt::format(
-      "no {} kernel of this build has dtype {}, kv-dtype {}, direction {}", name, headwise::name(one.problem.dtype),
-      headwise::name(one.problem.kv_dtype), headwise::name(one.problem.direction)));
+  contender.plan = Status::unsupported(
+      fmt::format("no {} kernel of this build has dtype {}, kv-dtype {}, direction {}", name,
+                  headwise::name(one.problem.dtype), headwise::name(one.problem.kv_dtype),
+                  headwise::name(one.problem.direction)));
   return contender;
 }
 
@@ -93,10 +95,12 @@ Result<std::vector<Contender>> contenders_of(const Case& one) {
   if (contenders.empty()) contenders.push_back(nobody("suitable", one));
   // The best that can run of those the baseline's name fits.
   const auto is_baseline = [&](const Contender& c) {
-    return has_baseline && c.plan.ok() && (c.id == one.baseline || c.algorithm == one.baseline ||
-                                           fnmatch(one.baseline.c_str(), c.id.c_str(), 0) == 0);
+    return has_baseline && c.plan.ok() &&
+           (c.id == one.baseline || c.algorithm == one.baseline ||
+            fnmatch(one.baseline.c_str(), c.id.c_str(), 0) == 0);
   };
-  if (auto found = std::find_if(contenders.begin(), contenders.end(), is_baseline); found != contenders.end()) {
+  if (auto found = std::find_if(contenders.begin(), contenders.end(), is_baseline);
+      found != contenders.end()) {
     found->baseline = true;
   }
   return contenders;
@@ -109,12 +113,14 @@ void SpeedBook::saw(const std::string& contender, double flops, double ms) {
 
 double SpeedBook::call_ms(const Contender& contender, const AttentionProblem& problem) const {
   const double flops = cost(problem).flops;
-  if (const auto found = flops_per_ms_.find(contender.id); found != flops_per_ms_.end()) return flops / found->second;
+  if (const auto found = flops_per_ms_.find(contender.id); found != flops_per_ms_.end())
+    return flops / found->second;
   return 1000 * flops / (rough_flops(contender, problem.dtype) * std::max(1, problem.threads));
 }
 
 double Need::total() const {
-  return static_cast<double>(input_bytes) + static_cast<double>(reference_bytes) + static_cast<double>(workspace_bytes);
+  return static_cast<double>(input_bytes) + static_cast<double>(reference_bytes) +
+         static_cast<double>(workspace_bytes);
 }
 
 Need need_of(const AttentionProblem& problem, std::size_t workspace_bytes) {
@@ -132,7 +138,8 @@ double estimate_seconds(const Case& one, const std::vector<Contender>& contender
                         double sample_seconds, bool measured) {
   const AttentionProblem& p = one.problem;
   const double threads = std::max(1, p.threads);
-  const double elements = static_cast<double>(need_of(p, 0).input_bytes) / static_cast<double>(size_of(p.dtype));
+  const double elements =
+      static_cast<double>(need_of(p, 0).input_bytes) / static_cast<double>(size_of(p.dtype));
   // Inputs at 50 M elements a second; truth and plain at most a second, at about 1 GFLOP/s a thread.
   double seconds = elements / 50e6 + std::min(1.0, 2 * cost(p).flops / (1e9 * threads));
   for (const Contender& contender : contenders) {

@@ -22,9 +22,9 @@ struct Contender {
   double plan_ms = 0;
 };
 
-// Kernels by the case's names, in the registry's order (best first), the baseline among them. A name that fits no
-// kernel of this build is invalid_argument with the nearest match; one that fits none of this dtype is a contender
-// without a plan.
+// Kernels by the case's names, in the registry's order (best first), the baseline among them. A name that
+// fits no kernel of this build is invalid_argument with the nearest match; one that fits none of this dtype
+// is a contender without a plan.
 Result<std::vector<Contender>> contenders_of(const Case& one);
 
 // How fast each contender was so far in this run; a rough constant an algorithm before that.

@@ -13,7 +13,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // "flash 1.23 ms (2.1x)": the contender by its algorithm where that tells it apart.
 std::string outcome(const Row& row, bool by_algorithm) {
@@ -108,7 +110,8 @@ void Progress::draw(std::string_view doing) {
   const double by_pace = share > 0.02 ? elapsed / share - elapsed : total_estimate_;
   const std::string left =
       share > 0.02 ? seconds_for_people(std::max(0.0, by_pace)) : "about " + seconds_for_people(by_pace);
-  const std::string text = fmt::format("{}/{}  {} left  {}  {}", index_ + 1, labels_.size(), left, labels_[index_], doing);
+  const std::string text =
+      fmt::format("{}/{}  {} left  {}  {}", index_ + 1, labels_.size(), left, labels_[index_], doing);
   constexpr int kBarColumns = 23;  // with its brackets and a blank
   std::fputs("\r\x1b[K", stream_);
   fmt::print(stream_, "{} {}", bar(share), cut_to(text, terminal_.columns - kBarColumns - 1));
@@ -119,10 +122,11 @@ void Progress::draw(std::string_view doing) {
 void Progress::end_case(const std::vector<Row>& rows) {
   std::set<std::string> algorithms;
   for (const Row& row : rows) algorithms.insert(row.algorithm);
-  std::string text = fmt::format("{:>{}}/{}  {}:", index_ + 1, fmt::formatted_size("{}", labels_.size()), labels_.size(),
-                                 labels_[index_]);
+  std::string text = fmt::format("{:>{}}/{}  {}:", index_ + 1, fmt::formatted_size("{}", labels_.size()),
+                                 labels_.size(), labels_[index_]);
   for (const Row& row : rows) {
-    text += fmt::format("{} {}", &row == rows.data() ? "" : ",", outcome(row, algorithms.size() == rows.size()));
+    text +=
+        fmt::format("{} {}", &row == rows.data() ? "" : ",", outcome(row, algorithms.size() == rows.size()));
   }
   line(terminal_.live ? cut_to(text, terminal_.columns) : text);
   finished_estimate_ += estimates_[index_];

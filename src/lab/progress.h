@@ -1,5 +1,5 @@
-// What a run says while it goes: one finished case a line, and on a terminal a live line below with what is being
-// done, how far it is and when it will end. Written to stderr, so that stdout holds results alone.
+// What a run says while it goes: one finished case a line, and on a terminal a live line below with what is
+// being done, how far it is and when it will end. Written to stderr, so that stdout holds results alone.
 #pragma once
 
 #include <chrono>
@@ -14,13 +14,15 @@
 
 namespace headwise::lab {
 
-// A case in the words that differ between the cases of a run ("seq=512 causal=1"); its whole name where none does.
+// A case in the words that differ between the cases of a run ("seq=512 causal=1"); its whole name where none
+// does.
 std::vector<std::string> short_labels(const std::vector<Case>& cases);
 
 class Progress {
  public:
   // `estimates`: seconds a case, in order.
-  Progress(std::FILE* stream, const Terminal& terminal, std::vector<std::string> labels, std::vector<double> estimates);
+  Progress(std::FILE* stream, const Terminal& terminal, std::vector<std::string> labels,
+           std::vector<double> estimates);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // takes the live line away

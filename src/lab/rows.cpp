@@ -38,7 +38,8 @@ std::vector<Field> make_fields() {
       {"align", &R::align, "", "align", 20, "where query i stands among the keys: top_left or bottom_right"},
       {"window_left", &R::window_left, "", "win_l", 31, "keys a query sees to its left; -1: all"},
       {"window_right", &R::window_right, "", "win_r", 30, "keys a query sees to its right; -1: all"},
-      {"softmax_scale", &R::softmax_scale, "", "scale", 0, "factor of the scores; 1 / sqrt(head_dim) unless given"},
+      {"softmax_scale", &R::softmax_scale, "", "scale", 0,
+       "factor of the scores; 1 / sqrt(head_dim) unless given"},
       {"page_size", &R::page_size, "", "page", 18, "keys a page of a paged cache; 0: not paged"},
       {"lengths", &R::lengths, "", "lengths", 17, "how lengths differ within the batch; empty: all equal"},
       {"inputs", &R::inputs, "", "inputs", 70, "normal, uniform, or captured:<layer> from a real model"},
@@ -52,13 +53,15 @@ std::vector<Field> make_fields() {
       {"ms_stddev", &R::ms_stddev, "ms", "stddev ms", 0, "standard deviation of the samples"},
       {"ms_low", &R::ms_low, "ms", "low ms", 0, "lower end of the median's 95 % interval"},
       {"ms_high", &R::ms_high, "ms", "high ms", 0, "upper end of the median's 95 % interval"},
-      {"samples_ms", &R::samples_ms, "ms", "samples", 0, "every raw sample, in the order taken: time of one call"},
+      {"samples_ms", &R::samples_ms, "ms", "samples", 0,
+       "every raw sample, in the order taken: time of one call"},
       {"samples", &R::samples, "", "samples", 22, "how many samples were taken"},
       {"repeats", &R::repeats, "", "repeats", 0, "calls a sample, so that a sample is no shorter than 50 us"},
       {"warmups", &R::warmups, "", "warm-ups", 0, "calls before the first sample"},
       {"stop", &R::stop, "", "stop", 0,
        "why sampling ended: interval (narrow enough), seconds, max_seconds or interrupted"},
-      {"prepare_ms", &R::prepare_ms, "ms", "prepare ms", 0, "time to plan and to allocate outputs and workspace"},
+      {"prepare_ms", &R::prepare_ms, "ms", "prepare ms", 0,
+       "time to plan and to allocate outputs and workspace"},
       {"verify_ms", &R::verify_ms, "ms", "verify ms", 0, "time of the first call and of its comparison"},
       {"tokens_per_s", &R::tokens_per_s, "1/s", "tokens/s", 50, "batch * seq_q / median"},
       {"tflops", &R::tflops, "TFLOP/s", "TFLOP/s", 52,
@@ -66,17 +69,22 @@ std::vector<Field> make_fields() {
       {"gb_per_s", &R::gb_per_s, "GB/s", "GB/s", 26, "least_bytes / median"},
       {"input_bytes", &R::input_bytes, "bytes", "inputs", 0, "q, k, v and what else is read"},
       {"output_bytes", &R::output_bytes, "bytes", "outputs", 0, "out, and lse where asked for"},
-      {"workspace_bytes", &R::workspace_bytes, "bytes", "workspace", 33, "scratch memory that the plan asks for"},
+      {"workspace_bytes", &R::workspace_bytes, "bytes", "workspace", 33,
+       "scratch memory that the plan asks for"},
       {"peak_bytes", &R::peak_bytes, "bytes", "peak", 48,
-       "inputs and the most held beyond them in a fresh call: the larger of what the allocator handed out and what "
+       "inputs and the most held beyond them in a fresh call: the larger of what the allocator handed out "
+       "and what "
        "the operating system saw resident"},
       {"peak_allocated_bytes", &R::peak_allocated_bytes, "bytes", "peak alloc", 0,
        "peak as the allocator counts it: inputs, outputs, workspace"},
       {"peak_resident_bytes", &R::peak_resident_bytes, "bytes", "peak rss", 0,
-       "peak as the operating system counts it (VmHWM after a reset, less what was there before, plus inputs); not "
+       "peak as the operating system counts it (VmHWM after a reset, less what was there before, plus "
+       "inputs); not "
        "measured where it cannot be reset"},
-      {"least_bytes", &R::least_bytes, "bytes", "least", 0, "inputs and outputs once each: no method needs less"},
-      {"error_max", &R::error_max, "", "max error", 80, "largest distance from attention in fp64, over verified rows"},
+      {"least_bytes", &R::least_bytes, "bytes", "least", 0,
+       "inputs and outputs once each: no method needs less"},
+      {"error_max", &R::error_max, "", "max error", 80,
+       "largest distance from attention in fp64, over verified rows"},
       {"error_rms", &R::error_rms, "", "rms error", 0, "root mean square of that distance"},
       {"error_limit", &R::error_limit, "", "limit", 36, "error_max may be this large (the pass rule)"},
       {"error_rms_limit", &R::error_rms_limit, "", "rms limit", 0, "error_rms may be this large"},
@@ -84,9 +92,11 @@ std::vector<Field> make_fields() {
       {"plain_rms", &R::plain_rms, "", "plain rms", 0, "error_rms of the same"},
       {"lse_error", &R::lse_error, "", "lse error", 0, "largest error of the log-sum-exp, where asked for"},
       {"rows_verified", &R::rows_verified, "", "verified", 24, "output rows compared with fp64"},
-      {"speedup", &R::speedup, "x", "speedup", 92, "baseline's median / this median, over rounds that both ran"},
+      {"speedup", &R::speedup, "x", "speedup", 92,
+       "baseline's median / this median, over rounds that both ran"},
       {"speedup_low", &R::speedup_low, "x", "low", 0, "lower end of the speedup's 95 % bootstrap interval"},
-      {"speedup_high", &R::speedup_high, "x", "high", 0, "upper end of the speedup's 95 % bootstrap interval"},
+      {"speedup_high", &R::speedup_high, "x", "high", 0,
+       "upper end of the speedup's 95 % bootstrap interval"},
       {"baseline", &R::baseline, "", "baseline", 0, "contender that speedup refers to"},
       {"timer", &R::timer, "", "timer", 0, "how time was taken; only equal timers are compared"},
       {"regime", &R::regime, "", "regime", 0, "sustained (back to back) or burst (after idle)"},
@@ -113,27 +123,31 @@ std::string exact_number(double value) { return fmt::format("{}", value); }
 struct Display {
   const Row& row;
   std::string_view unit;
-  std::string operator()(std::string Row::*m) const { return (row.*m).empty() ? "-" : row.*m; }
-  std::string operator()(std::int64_t Row::*m) const { return fmt::format("{}", row.*m); }
-  std::string operator()(bool Row::*m) const { return row.*m ? "yes" : "no"; }
-  std::string operator()(OptionalInteger Row::*m) const {
+  std::string operator()(std::string Row::* m) const { return (row.*m).empty() ? "-" : row.*m; }
+  std::string operator()(std::int64_t Row::* m) const { return fmt::format("{}", row.*m); }
+  std::string operator()(bool Row::* m) const { return row.*m ? "yes" : "no"; }
+  std::string operator()(OptionalInteger Row::* m) const {
     if (!(row.*m)) return "-";
     return unit == "bytes" ? bytes_for_people(static_cast<double>(*(row.*m))) : fmt::format("{}", *(row.*m));
   }
-  std::string operator()(OptionalNumber Row::*m) const { return row.*m ? display_number(*(row.*m), unit) : "-"; }
-  std::string operator()(std::vector<double> Row::*m) const {
+  std::string operator()(OptionalNumber Row::* m) const {
+    return row.*m ? display_number(*(row.*m), unit) : "-";
+  }
+  std::string operator()(std::vector<double> Row::* m) const {
     return (row.*m).empty() ? "-" : fmt::format("{} values", (row.*m).size());
   }
 };
 
 struct Exact {
   const Row& row;
-  std::string operator()(std::string Row::*m) const { return row.*m; }
-  std::string operator()(std::int64_t Row::*m) const { return fmt::format("{}", row.*m); }
-  std::string operator()(bool Row::*m) const { return row.*m ? "true" : "false"; }
-  std::string operator()(OptionalInteger Row::*m) const { return row.*m ? fmt::format("{}", *(row.*m)) : ""; }
-  std::string operator()(OptionalNumber Row::*m) const { return row.*m ? exact_number(*(row.*m)) : ""; }
-  std::string operator()(std::vector<double> Row::*m) const {
+  std::string operator()(std::string Row::* m) const { return row.*m; }
+  std::string operator()(std::int64_t Row::* m) const { return fmt::format("{}", row.*m); }
+  std::string operator()(bool Row::* m) const { return row.*m ? "true" : "false"; }
+  std::string operator()(OptionalInteger Row::* m) const {
+    return row.*m ? fmt::format("{}", *(row.*m)) : "";
+  }
+  std::string operator()(OptionalNumber Row::* m) const { return row.*m ? exact_number(*(row.*m)) : ""; }
+  std::string operator()(std::vector<double> Row::* m) const {
     std::string text;
     for (const double value : row.*m) text += (text.empty() ? "" : " ") + exact_number(value);
     return text;
@@ -181,7 +195,9 @@ std::string_view name(FieldType type) {
   return "unknown";
 }
 
-std::string display(const Row& row, const Field& field) { return std::visit(Display{row, field.unit}, field.member); }
+std::string display(const Row& row, const Field& field) {
+  return std::visit(Display{row, field.unit}, field.member);
+}
 std::string exact_text(const Row& row, const Field& field) { return std::visit(Exact{row}, field.member); }
 
 }  // namespace headwise::lab

@@ -5,10 +5,10 @@
 //
 // A file is JSONL. The first line is the run:
 //   {"schema":"headwise.rows/1","type":"run","run":"<id>","started":"<ISO-8601>","command":"...","environment":{"name":"value",...}}
-// and each further line one row: {"type":"row","schema":"headwise.rows/1","run":"<id>","case":...}, with every
-// field of the table in the table's order. A value that was not measured is null. JSON has no NaN and no
-// infinity: they are the strings "nan", "inf" and "-inf". Numbers are written so that they read back to the
-// same bits. A reader ignores fields it does not know and takes null for those it misses.
+// and each further line one row: {"type":"row","schema":"headwise.rows/1","run":"<id>","case":...}, with
+// every field of the table in the table's order. A value that was not measured is null. JSON has no NaN and
+// no infinity: they are the strings "nan", "inf" and "-inf". Numbers are written so that they read back to
+// the same bits. A reader ignores fields it does not know and takes null for those it misses.
 #pragma once
 
 #include <cstdint>
@@ -150,9 +150,10 @@ std::string to_json_line(const Row& row);
 Result<Run> parse_run_line(std::string_view line, std::string_view where);
 Result<Row> parse_row_line(std::string_view line, std::string_view where);
 
-// The whole file. An unknown schema, a wrong type or a broken line is invalid_argument (unavailable if the file
-// cannot be read), named by file and line; only a last line without a newline that does not parse is dropped with
-// a warning, since that is what a killed writer leaves. Rows of a file that were written before are kept.
+// The whole file. An unknown schema, a wrong type or a broken line is invalid_argument (unavailable if the
+// file cannot be read), named by file and line; only a last line without a newline that does not parse is
+// dropped with a warning, since that is what a killed writer leaves. Rows of a file that were written before
+// are kept.
 Result<RunFile> read_rows(const std::string& path);
 
 // Writes a file under a temporary name beside `path`, each row flushed as it comes, and gives it its name in

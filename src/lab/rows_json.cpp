@@ -24,12 +24,12 @@ Json number_to_json(double value) {
 
 struct ToJson {
   const Row& row;
-  Json operator()(std::string Row::*m) const { return row.*m; }
-  Json operator()(std::int64_t Row::*m) const { return row.*m; }
-  Json operator()(bool Row::*m) const { return row.*m; }
-  Json operator()(OptionalInteger Row::*m) const { return row.*m ? Json(*(row.*m)) : Json(); }
-  Json operator()(OptionalNumber Row::*m) const { return row.*m ? number_to_json(*(row.*m)) : Json(); }
-  Json operator()(std::vector<double> Row::*m) const {
+  Json operator()(std::string Row::* m) const { return row.*m; }
+  Json operator()(std::int64_t Row::* m) const { return row.*m; }
+  Json operator()(bool Row::* m) const { return row.*m; }
+  Json operator()(OptionalInteger Row::* m) const { return row.*m ? Json(*(row.*m)) : Json(); }
+  Json operator()(OptionalNumber Row::* m) const { return row.*m ? number_to_json(*(row.*m)) : Json(); }
+  Json operator()(std::vector<double> Row::* m) const {
     Json array = Json::array();
     for (const double value : row.*m) array.push_back(number_to_json(value));
     return array;
@@ -51,7 +51,8 @@ bool read_number(const Json& json, double& value) {
 
 bool read_integer(const Json& json, std::int64_t& value) {
   if (!json.is_number_integer()) return false;
-  if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) return false;
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max())
+    return false;
   value = json.get<std::int64_t>();
   return true;
 }
@@ -60,18 +61,18 @@ bool read_integer(const Json& json, std::int64_t& value) {
 struct FromJson {
   Row& row;
   const Json& json;
-  bool operator()(std::string Row::*m) const {
+  bool operator()(std::string Row::* m) const {
     if (json.is_string()) row.*m = json.get<std::string>();
     return json.is_string();
   }
-  bool operator()(std::int64_t Row::*m) const { return read_integer(json, row.*m); }
-  bool operator()(bool Row::*m) const {
+  bool operator()(std::int64_t Row::* m) const { return read_integer(json, row.*m); }
+  bool operator()(bool Row::* m) const {
     if (json.is_boolean()) row.*m = json.get<bool>();
     return json.is_boolean();
   }
-  bool operator()(OptionalInteger Row::*m) const { return read_integer(json, (row.*m).emplace()); }
-  bool operator()(OptionalNumber Row::*m) const { return read_number(json, (row.*m).emplace()); }
-  bool operator()(std::vector<double> Row::*m) const {
+  bool operator()(OptionalInteger Row::* m) const { return read_integer(json, (row.*m).emplace()); }
+  bool operator()(OptionalNumber Row::* m) const { return read_number(json, (row.*m).emplace()); }
+  bool operator()(std::vector<double> Row::* m) const {
     if (!json.is_array()) return false;
     for (const Json& element : json) {
       if (!read_number(element, (row.*m).emplace_back())) return false;
@@ -120,7 +121,8 @@ Result<Json> parse_object(std::string_view line, std::string_view where, std::st
   if (!json.is_object()) return problem_at(where, "expected a JSON object, got " + excerpt(line));
   const auto schema = json.find("schema");
   if (schema == json.end() || !schema->is_string()) {
-    return problem_at(where, fmt::format("no \"schema\"; expected {}: not a headwise result file", kRowSchema));
+    return problem_at(where,
+                      fmt::format("no \"schema\"; expected {}: not a headwise result file", kRowSchema));
   }
   if (schema->get_ref<const std::string&>() != kRowSchema) {
     return problem_at(where, fmt::format("schema {} is not known; this program reads {}",
@@ -147,7 +149,8 @@ Status check_target(const std::string& path) {
   std::error_code ignored;
   const auto kind = std::filesystem::status(path, ignored).type();
   if (kind == std::filesystem::file_type::not_found || kind == std::filesystem::file_type::regular) return {};
-  return Status::invalid_argument(fmt::format("'{}' exists and is no regular file; name a file to write", path));
+  return Status::invalid_argument(
+      fmt::format("'{}' exists and is no regular file; name a file to write", path));
 }
 
 Result<std::string> read_whole_file(const std::string& path) {
@@ -166,7 +169,10 @@ Result<std::string> read_whole_file(const std::string& path) {
 }  // namespace
 
 std::string to_json_line(const Run& run) {
-  Json json{{"schema", kRowSchema}, {"type", "run"}, {"run", run.run}, {"started", run.started},
+  Json json{{"schema", kRowSchema},
+            {"type", "run"},
+            {"run", run.run},
+            {"started", run.started},
             {"command", run.command}};
   Json& environment = json["environment"] = Json::object();
   for (const auto& [name, value] : run.environment) environment[name] = value;
@@ -197,7 +203,8 @@ Result<Run> parse_run_line(std::string_view line, std::string_view where) {
     return problem_at(where, "\"environment\" must be an object of name: value");
   }
   for (const auto& [name, value] : environment->items()) {
-    if (value.is_structured()) return problem_at(where, fmt::format("environment \"{}\" must be one value", name));
+    if (value.is_structured())
+      return problem_at(where, fmt::format("environment \"{}\" must be one value", name));
     run.environment.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
   }
   return run;
@@ -211,12 +218,14 @@ Result<Row> parse_row_line(std::string_view line, std::string_view where) {
     const auto found = parsed->find(std::string(field.name));
     if (found == parsed->end() || found->is_null()) continue;
     if (!std::visit(FromJson{row, *found}, field.member)) {
-      return problem_at(where, fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
-                                           excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace))));
+      return problem_at(where,
+                        fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
+                                    excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace))));
     }
   }
   for (const char* needed : {"case", "contender", "status"}) {
-    if (exact_text(row, *find_field(needed)).empty()) return problem_at(where, fmt::format("\"{}\" is missing", needed));
+    if (exact_text(row, *find_field(needed)).empty())
+      return problem_at(where, fmt::format("\"{}\" is missing", needed));
   }
   return row;
 }
@@ -245,8 +254,9 @@ Result<RunFile> read_rows(const std::string& path) {
     if (row) {
       file.rows.push_back(*std::move(row));
     } else if (cut) {
-      file.warnings.push_back(fmt::format("{}: the last line was cut and is left out; the {} rows before it are kept",
-                                          where, file.rows.size()));
+      file.warnings.push_back(
+          fmt::format("{}: the last line was cut and is left out; the {} rows before it are kept", where,
+                      file.rows.size()));
     } else {
       return row.status();
     }

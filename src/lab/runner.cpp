@@ -127,7 +127,8 @@ class CaseRun {
     try {
       run_guarded();
     } catch (const std::bad_alloc&) {
-      end_all(row_status::kOutOfMemory, "the program ran out of memory while it prepared or checked the case");
+      end_all(row_status::kOutOfMemory,
+              "the program ran out of memory while it prepared or checked the case");
     } catch (const std::exception& error) {
       end_all(row_status::kError, fmt::format("unexpected: {}", error.what()));
     }
@@ -204,33 +205,38 @@ class CaseRun {
     const Need need = need_of(case_.problem, entry.contender.plan->workspace_bytes());
     const auto available = static_cast<double>(device_->memory().available);
     if (need.total() > available) {
-      return entry.end(row_status::kOutOfMemory,
-                       fmt::format("needs {} (inputs and outputs {}, workspace {}, fp64 truth {}); {} are available",
-                                   bytes_for_people(need.total()),
-                                   need.input_bytes == std::numeric_limits<std::size_t>::max()
-                                       ? "beyond 64 bits"
-                                       : bytes_for_people(static_cast<double>(need.input_bytes)),
-                                   bytes_for_people(static_cast<double>(need.workspace_bytes)),
-                                   bytes_for_people(static_cast<double>(need.reference_bytes)), bytes_for_people(available)));
+      return entry.end(
+          row_status::kOutOfMemory,
+          fmt::format("needs {} (inputs and outputs {}, workspace {}, fp64 truth {}); {} are available",
+                      bytes_for_people(need.total()),
+                      need.input_bytes == std::numeric_limits<std::size_t>::max()
+                          ? "beyond 64 bits"
+                          : bytes_for_people(static_cast<double>(need.input_bytes)),
+                      bytes_for_people(static_cast<double>(need.workspace_bytes)),
+                      bytes_for_people(static_cast<double>(need.reference_bytes)),
+                      bytes_for_people(available)));
     }
     // A speed that was never seen is a guess; only one far beyond the limit counts.
     const double slack = speeds_.knows(entry.row.contender) ? 1 : 10;
     const double call_seconds = speeds_.call_ms(entry.contender, case_.problem) / 1000;
     if (call_seconds > 0.2 && 4 * call_seconds > slack * options_.max_seconds) {
-      entry.end(row_status::kTimeout, fmt::format("not tried: one call would take about {}, and --max-seconds is {}",
-                                                  seconds_for_people(call_seconds), options_.max_seconds));
+      entry.end(row_status::kTimeout,
+                fmt::format("not tried: one call would take about {}, and --max-seconds is {}",
+                            seconds_for_people(call_seconds), options_.max_seconds));
     }
   }
 
   void prepare_and_verify(Entry& entry, Inputs& inputs, const Reference& reference) {
-    if (Clock::now() >= deadline_) return entry.end(row_status::kTimeout, "--max-seconds was over before its turn");
+    if (Clock::now() >= deadline_)
+      return entry.end(row_status::kTimeout, "--max-seconds was over before its turn");
     const Clock::time_point start = Clock::now();
     if (Status status = poison(inputs); !status.ok()) return entry.end(status);
     const MemoryUse before = device_->memory();
     device_->reset_peak();
     const Clock::time_point prepare = Clock::now();
     Scratch scratch(*device_);
-    if (Status status = scratch.allocate(entry.contender.plan->workspace_bytes()); !status.ok()) return entry.end(status);
+    if (Status status = scratch.allocate(entry.contender.plan->workspace_bytes()); !status.ok())
+      return entry.end(status);
     entry.row.prepare_ms = entry.contender.plan_ms + milliseconds_since(prepare);
     entry.args = &inputs.args();
     entry.workspace = scratch.workspace();
@@ -259,7 +265,8 @@ class CaseRun {
     if (after.peak_resident > 0) {
       entry.row.peak_resident_bytes = input + output + grown(before.resident, after.peak_resident);
     }
-    entry.row.peak_bytes = std::max(*entry.row.peak_allocated_bytes, entry.row.peak_resident_bytes.value_or(0));
+    entry.row.peak_bytes =
+        std::max(*entry.row.peak_allocated_bytes, entry.row.peak_resident_bytes.value_or(0));
   }
 
   static void record_verdict(Entry& entry, const Verdict& verdict) {
@@ -276,7 +283,8 @@ class CaseRun {
   }
 
   void measure_alive(const Inputs& inputs) {
-    SamplingRule rule{.seconds = options_.seconds, .deadline = deadline_, .interrupted = options_.interrupted};
+    SamplingRule rule{
+        .seconds = options_.seconds, .deadline = deadline_, .interrupted = options_.interrupted};
     std::size_t most = 0;
     std::vector<Entry*> running;
     for (Entry& entry : entries_) {
@@ -304,7 +312,8 @@ class CaseRun {
     }
     for (std::size_t i = 0; i < running.size(); ++i) {
       record_samples(*running[i], all[i], mhz);
-      if (running[i]->row.status == row_status::kOk && baseline != nullptr) record_speedup(running[i]->row, all[i], *baseline);
+      if (running[i]->row.status == row_status::kOk && baseline != nullptr)
+        record_speedup(running[i]->row, all[i], *baseline);
     }
   }
 
@@ -338,7 +347,8 @@ class CaseRun {
     const Cost work = cost(case_.problem);
     if (summary.median > 0) {
       const double seconds = summary.median / 1000;
-      row.tokens_per_s = static_cast<double>(case_.problem.batch) * static_cast<double>(case_.problem.seq_q) / seconds;
+      row.tokens_per_s =
+          static_cast<double>(case_.problem.batch) * static_cast<double>(case_.problem.seq_q) / seconds;
       row.tflops = work.flops / seconds / 1e12;
       row.gb_per_s = work.least_bytes() / seconds / 1e9;
     }
@@ -369,7 +379,8 @@ class CaseRun {
 
 Status check_contenders(const std::vector<Case>& cases) {
   for (const Case& one : cases) {
-    if (Result<std::vector<Contender>> contenders = contenders_of(one); !contenders) return contenders.status();
+    if (Result<std::vector<Contender>> contenders = contenders_of(one); !contenders)
+      return contenders.status();
   }
   return {};
 }

@@ -1,5 +1,5 @@
-// The laboratory's main job. For each case: inputs, truth, and for each contender plan, prepare, verify, measure
-// against the others, row. A cell that cannot run is a row that says why, and the next one runs.
+// The laboratory's main job. For each case: inputs, truth, and for each contender plan, prepare, verify,
+// measure against the others, row. A cell that cannot run is a row that says why, and the next one runs.
 #pragma once
 
 #include <functional>
@@ -26,7 +26,8 @@ struct RunOptions {
 class Observer {
  public:
   virtual ~Observer() = default;
-  virtual void begin_case(std::size_t index, std::size_t count, const Case& one, double estimated_seconds) = 0;
+  virtual void begin_case(std::size_t index, std::size_t count, const Case& one,
+                          double estimated_seconds) = 0;
   // "inputs", "truth", "verify", "measure"; `who` is the contender or how many there are.
   virtual void phase(std::string_view what, std::string_view who) = 0;
   virtual Status row(const Row& row) = 0;
@@ -36,8 +37,8 @@ class Observer {
 // Every kernel name of every case exists; to be asked before anything runs.
 Status check_contenders(const std::vector<Case>& cases);
 
-// Fails only where a row could not be written. After an interruption the case in hand is finished with as few samples
-// as the rules allow, and no further case begins.
+// Fails only where a row could not be written. After an interruption the case in hand is finished with as few
+// samples as the rules allow, and no further case begins.
 Status run_cases(const std::vector<Case>& cases, const RunOptions& options, Observer& observer);
 
 }  // namespace headwise::lab

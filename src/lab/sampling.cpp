@@ -10,7 +10,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 struct State {
   const Contestant* contestant = nullptr;
@@ -18,6 +20,7 @@ struct State {
   double spent_seconds = 0;
   std::size_t least = 0;
   std::size_t next_check = 0;  // the interval is looked at when the number of samples grew by a tenth
+  bool settled = false;        // it was narrow enough then
 };
 
 // Runs until two blocks in a row take the same time within 2 %, or the time is up; then sets repeats.
@@ -31,7 +34,8 @@ void warm_up(Device& device, State& state, const SamplingRule& rule) {
   }
   const Clock::time_point start = Clock::now();
   double previous = 0;
-  double best_ms = call_ms;  // repeats follow the undisturbed call: a stall in one block must not shorten samples
+  double best_ms =
+      call_ms;  // repeats follow the undisturbed call: a stall in one block must not shorten samples
   std::int64_t block = 1;  // doubled until it takes 5 ms: shorter ones tell a settled clock from nothing
   for (;;) {
     Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(block), nullptr);
@@ -63,7 +67,7 @@ void take_sample(Device& device, State& state) {
   state.spent_seconds += *ms / 1000;
 }
 
-// Sets samples.stop when this contestant needs no further sample.
+// Sets samples.stop where this contestant must leave whatever the others do, and settled.
 void consider_stop(State& state, const SamplingRule& rule) {
   Samples& samples = state.samples;
   const std::size_t count = samples.ms.size();
@@ -74,20 +78,22 @@ void consider_stop(State& state, const SamplingRule& rule) {
     return;
   } else if (rule.interrupted()) {
     samples.stop = "interrupted";
-  } else if (state.spent_seconds >= rule.seconds) {
-    samples.stop = "seconds";
-  } else if (count >= static_cast<std::size_t>(rule.most)) {
-    samples.stop = "samples";
   } else if (count >= state.next_check) {
     state.next_check = count + std::max<std::size_t>(1, count / 10);
-    if (relative_interval(samples.ms) <= rule.relative_interval) samples.stop = "interval";
+    state.settled = relative_interval(samples.ms) <= rule.relative_interval;
+  }
+  if (!samples.stop.empty()) return;
+  if (state.spent_seconds >= rule.seconds) {
+    samples.stop = state.settled ? "interval" : "seconds";
+  } else if (count >= static_cast<std::size_t>(rule.most)) {
+    samples.stop = state.settled ? "interval" : "samples";
   }
 }
 
 }  // namespace
 
-std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants, const SamplingRule& rule,
-                             std::uint64_t seed) {
+std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants,
+                             const SamplingRule& rule, std::uint64_t seed) {
   std::vector<State> states(contestants.size());
   std::vector<std::size_t> active;
   for (std::size_t i = 0; i < states.size(); ++i) {
@@ -105,6 +111,10 @@ std::vector<Samples> measure(Device& device, const std::vector<Contestant>& cont
     std::erase_if(active, [&](std::size_t i) {
       return !states[i].samples.status.ok() || !states[i].samples.stop.empty();
     });
+    if (!std::all_of(active.begin(), active.end(), [&](std::size_t i) { return states[i].settled; }))
+      continue;
+    for (const std::size_t i : active) states[i].samples.stop = "interval";
+    active.clear();
   }
   std::vector<Samples> all;
   for (State& state : states) all.push_back(std::move(state.samples));

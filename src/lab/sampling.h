@@ -1,5 +1,6 @@
-// Timing of contenders against each other: interleaved in random rounds, so that what disturbs the machine disturbs
-// all of them, and stopped when the median is known well enough.
+// Timing of contenders against each other: interleaved in random rounds, so that what disturbs the machine
+// disturbs all of them, and stopped when every median is known well enough. Who is settled goes on while
+// others are not, as far as its own time allows, so that all medians come from the same rounds.
 #pragma once
 
 #include <chrono>
@@ -19,8 +20,8 @@ struct SamplingRule {
   int least = 10;                   // samples before either may stop a contender
   int least_slow = 3;               // where one call takes longer than slow_ms
   double slow_ms = 200;
-  double sample_ms = 0.05;    // shorter calls are repeated within a sample
-  int most = 2000;            // samples; a 1 % interval needs fewer unless half the time is noise
+  double sample_ms = 0.05;       // shorter calls are repeated within a sample
+  int most = 2000;               // samples; a 1 % interval needs fewer unless half the time is noise
   double warmup_seconds = 0.15;  // at most, a contender
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   std::function<bool()> interrupted = [] { return false; };  // then the least number of samples will do
@@ -41,7 +42,7 @@ struct Samples {
 };
 
 // One Samples a contestant, in the same order. Sample r of each comes from round r.
-std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants, const SamplingRule& rule,
-                             std::uint64_t seed);
+std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants,
+                             const SamplingRule& rule, std::uint64_t seed);
 
 }  // namespace headwise::lab

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <optional>
 
 #include "lab/progress.h"
@@ -22,10 +23,11 @@ class InterruptGuard {
  public:
   InterruptGuard() {
     g_interrupted = 0;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int) {
       g_interrupted = 1;
-      static constexpr std::string_view kText = "\ninterrupted: finishing the case in hand; Ctrl-C again ends at once\n";
+      static constexpr std::string_view kText =
+          "\ninterrupted: finishing the case in hand; Ctrl-C again ends at once\n";
       if (write(2, kText.data(), kText.size()) < 0) return;  // the only way to speak inside a handler
     };
     action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
@@ -37,7 +39,7 @@ class InterruptGuard {
   ~InterruptGuard() { sigaction(SIGINT, &old_, nullptr); }
 
  private:
-  struct sigaction old_ {};
+  struct sigaction old_{};
 };
 
 class SessionObserver final : public Observer {
@@ -80,13 +82,23 @@ Result<Estimates> estimate_all(const std::vector<Case>& cases, const RunOptions&
   for (const Case& one : cases) {
     Result<std::vector<Contender>> contenders = contenders_of(one);
     if (!contenders) return contenders.status();
-    const double seconds =
-        std::min(options.max_seconds, estimate_seconds(one, *contenders, speeds, options.seconds, options.measured));
+    const double seconds = std::min(
+        options.max_seconds, estimate_seconds(one, *contenders, speeds, options.seconds, options.measured));
     estimates.seconds.push_back(seconds);
     estimates.total += seconds;
     estimates.rows += contenders->size();
   }
   return estimates;
+}
+
+// What other programs do to the times, before it is seen in them.
+std::string load_warning() {
+  double load = 0;
+  Result<Device*> cpu = device({});
+  if (!cpu || getloadavg(&load, 1) != 1 || load < 0.5 * (*cpu)->max_threads()) return "";
+  return fmt::format(
+      "note: load average {:.1f} on {} processors: other programs compute too, and times will be disturbed",
+      load, (*cpu)->max_threads());
 }
 
 std::string machine_line() {
@@ -124,12 +136,14 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
   std::optional<Progress> progress;
   if (!options.quiet) {
     progress.emplace(stderr, terminal_of(2), short_labels(cases), estimates->seconds);
-    progress->line(fmt::format("{}: {} {}, {} rows, about {}; Ctrl-C keeps what is done", machine_line(), cases.size(),
-                               cases.size() == 1 ? "case" : "cases", estimates->rows,
+    progress->line(fmt::format("{}: {} {}, {} rows, about {}; Ctrl-C keeps what is done", machine_line(),
+                               cases.size(), cases.size() == 1 ? "case" : "cases", estimates->rows,
                                seconds_for_people(estimates->total)));
+    if (const std::string warning = load_warning(); run.measured && !warning.empty()) progress->line(warning);
   }
   const InterruptGuard guard;
-  SessionObserver observer(progress ? &*progress : nullptr, options.out.empty() ? nullptr : &writer, result.file.rows);
+  SessionObserver observer(progress ? &*progress : nullptr, options.out.empty() ? nullptr : &writer,
+                           result.file.rows);
   if (Status status = run_cases(cases, run, observer); !status.ok()) return status;
   if (!options.out.empty()) {
     if (Status status = writer.finish(); !status.ok()) return status;
@@ -150,7 +164,8 @@ Result<std::string> describe_cases(const std::vector<Case>& cases, const RunOpti
     std::string who;
     for (const Contender& contender : *contenders) {
       if (contender.plan.ok()) workspace = std::max(workspace, contender.plan->workspace_bytes());
-      who += fmt::format("{}{}{}", who.empty() ? "" : ", ", contender.id, contender.plan.ok() ? "" : " (cannot)");
+      who += fmt::format("{}{}{}", who.empty() ? "" : ", ", contender.id,
+                         contender.plan.ok() ? "" : " (cannot)");
     }
     const double bytes = need_of(cases[i].problem, workspace).total();
     most = std::max(most, bytes);

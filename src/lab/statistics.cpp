@@ -34,7 +34,8 @@ double quantile_of_sorted(std::span<const double> sorted, double q) {
 double median(std::vector<double> values) {
   if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());  // a bootstrap needs this a thousand times: no sorting
+  std::nth_element(values.begin(), middle,
+                   values.end());  // a bootstrap needs this a thousand times: no sorting
   if (values.size() % 2 == 1) return *middle;
   return (*std::max_element(values.begin(), middle) + *middle) / 2;
 }
@@ -61,8 +62,9 @@ Summary summarize(std::span<const double> values) {
 
 namespace {
 
-// The interval [sorted[k], sorted[n - 1 - k]] covers the median with probability 1 - 2 P(B < k + 1), B binomial
-// (n, 1/2): the largest k that keeps 95 %, or -1 where none does. The sum runs in logarithms: 2^-n underflows.
+// The interval [sorted[k], sorted[n - 1 - k]] covers the median with probability 1 - 2 P(B < k + 1), B
+// binomial (n, 1/2): the largest k that keeps 95 %, or -1 where none does. The sum runs in logarithms: 2^-n
+// underflows.
 std::int64_t order_statistic(std::int64_t n) {
   double tail = 0;
   std::int64_t k = -1;
@@ -87,14 +89,15 @@ Interval median_interval(std::span<const double> values) {
 }
 
 double relative_interval(std::span<const double> values) {
-  if (order_statistic(static_cast<std::int64_t>(values.size())) < 0) return std::numeric_limits<double>::infinity();
+  if (order_statistic(static_cast<std::int64_t>(values.size())) < 0)
+    return std::numeric_limits<double>::infinity();
   const Interval interval = median_interval(values);
   const double middle = median({values.begin(), values.end()});
   return middle > 0 ? (interval.high - interval.low) / middle : std::numeric_limits<double>::infinity();
 }
 
-Ratio bootstrap_ratio(std::span<const double> numerator, std::span<const double> denominator, std::uint64_t seed,
-                      int resamples) {
+Ratio bootstrap_ratio(std::span<const double> numerator, std::span<const double> denominator,
+                      std::uint64_t seed, int resamples) {
   const std::size_t n = std::min(numerator.size(), denominator.size());
   const double none = std::numeric_limits<double>::quiet_NaN();
   if (n == 0 || resamples < 1) return {none, {none, none}};

@@ -7,8 +7,8 @@
 
 namespace headwise::lab {
 
-// SplitMix64: small, and the same numbers on every machine, so that a report drawn twice from the same samples
-// says the same.
+// SplitMix64: small, and the same numbers on every machine, so that a report drawn twice from the same
+// samples says the same.
 class Generator {
  public:
   explicit Generator(std::uint64_t seed) : state_(seed) {}
@@ -41,8 +41,8 @@ struct Interval {
   double low = 0, high = 0;
 };
 
-// Of the median, at 95 %, from order statistics: no assumption about the distribution. With fewer than 6 samples no
-// pair of them reaches 95 %, and the whole range is returned.
+// Of the median, at 95 %, from order statistics: no assumption about the distribution. With fewer than 6
+// samples no pair of them reaches 95 %, and the whole range is returned.
 Interval median_interval(std::span<const double> values);
 // Width of that interval over the median: the quantity of the stopping rule. Infinite below 6 samples.
 double relative_interval(std::span<const double> values);
@@ -51,9 +51,9 @@ struct Ratio {
   double value = 0;
   Interval interval;
 };
-// median(numerator) / median(denominator), both cut to the rounds that both have, with a 95 % percentile bootstrap
-// interval. Rounds are resampled as pairs: a disturbance that hit both in one round cancels.
-Ratio bootstrap_ratio(std::span<const double> numerator, std::span<const double> denominator, std::uint64_t seed,
-                      int resamples = 1000);
+// median(numerator) / median(denominator), both cut to the rounds that both have, with a 95 % percentile
+// bootstrap interval. Rounds are resampled as pairs: a disturbance that hit both in one round cancels.
+Ratio bootstrap_ratio(std::span<const double> numerator, std::span<const double> denominator,
+                      std::uint64_t seed, int resamples = 1000);
 
 }  // namespace headwise::lab

@@ -37,7 +37,11 @@ std::vector<Column> make_columns(const std::vector<Row>& rows) {
   std::vector<Column> columns;
   for (const Field& field : fields()) {
     if (field.importance == 0) continue;
-    Column column{.field = &field, .title = std::string(field.title), .cells = {}, .width = 0, .order = order_of(field)};
+    Column column{.field = &field,
+                  .title = std::string(field.title),
+                  .cells = {},
+                  .width = 0,
+                  .order = order_of(field)};
     column.width = column.title.size();
     for (const Row& row : rows) {
       column.cells.push_back(display(row, field));
@@ -47,15 +51,18 @@ std::vector<Column> make_columns(const std::vector<Row>& rows) {
   }
   // One column where the second is the same everywhere.
   const auto named = [&](std::string_view name) {
-    return std::find_if(columns.begin(), columns.end(), [&](const Column& c) { return c.field->name == name; });
+    return std::find_if(columns.begin(), columns.end(),
+                        [&](const Column& c) { return c.field->name == name; });
   };
-  for (const auto& [first, second, title] : {std::tuple{"seq_q", "seq_kv", "seq"}, {"head_dim", "head_dim_v", "dim"},
+  for (const auto& [first, second, title] : {std::tuple{"seq_q", "seq_kv", "seq"},
+                                             {"head_dim", "head_dim_v", "dim"},
                                              {"dtype", "kv_dtype", "dtype"}}) {
     if (named(first)->cells != named(second)->cells) continue;
     named(first)->title = title;
     columns.erase(named(second));
   }
-  std::stable_sort(columns.begin(), columns.end(), [](const Column& a, const Column& b) { return a.order < b.order; });
+  std::stable_sort(columns.begin(), columns.end(),
+                   [](const Column& a, const Column& b) { return a.order < b.order; });
   return columns;
 }
 
@@ -64,15 +71,16 @@ bool constant(const Column& column) {
                      [&](const std::string& cell) { return cell == column.cells.front(); });
 }
 
-// Takes columns that never change out of the table; returns the line that tells them. The contender and its time
-// stay: a table without them is none.
+// Takes columns that never change out of the table; returns the line that tells them. The contender and its
+// time stay: a table without them is none.
 std::string take_constants(std::vector<Column>& columns) {
   std::string caption;
   std::erase_if(columns, [&](const Column& column) {
     if (!constant(column) || column.field->importance >= 90) return false;
     const std::string& value = column.cells.front();
     // Columns that say nothing are not worth a word: not measured, or the usual "all keys".
-    const bool silent = value == "-" || value == "unspecified" || (column.field->name.starts_with("window") && value == "-1") ||
+    const bool silent = value == "-" || value == "unspecified" ||
+                        (column.field->name.starts_with("window") && value == "-1") ||
                         (column.field->name == "page_size" && value == "0");
     if (!silent) caption += fmt::format("{}{} {}", caption.empty() ? "" : ", ", column.title, value);
     return true;
@@ -136,8 +144,9 @@ std::vector<bool> fastest_of_case(const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     const auto found = best.find(row.case_id);
     const bool rival = ranked(row) && found != best.end();
-    marks.push_back(rival && (&row == found->second || row.ms_low.value_or(*row.ms_median) <=
-                                                           found->second->ms_high.value_or(*found->second->ms_median)));
+    marks.push_back(
+        rival && (&row == found->second || row.ms_low.value_or(*row.ms_median) <=
+                                               found->second->ms_high.value_or(*found->second->ms_median)));
   }
   return marks;
 }
@@ -165,7 +174,8 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
   const std::vector<bool> fastest = fastest_of_case(rows);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     std::string line(fastest[i] ? "*" : " ");
-    for (const Column& column : columns) line += " " + pad(column.cells[i], column.width, numeric(*column.field)) + " ";
+    for (const Column& column : columns)
+      line += " " + pad(column.cells[i], column.width, numeric(*column.field)) + " ";
     text += colored(terminal, color_of(rows[i], fastest[i]), trimmed(line)) + "\n";
   }
   return text;
@@ -184,11 +194,13 @@ std::string fastest_line(const std::vector<Row>& rows) {
   std::map<std::string, int> wins;
   for (const auto& [ignored, row] : best) ++wins[row->contender];
   std::vector<std::pair<std::string, int>> order(wins.begin(), wins.end());
-  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
   std::string text = "Fastest (*): ";
   for (std::size_t i = 0; i < order.size(); ++i) {
-    text += fmt::format("{}{} in {}{}", i == 0 ? "" : ", ", order[i].first, order[i].second,
-                        i == 0 ? fmt::format(" of {} {}", best.size(), best.size() == 1 ? "case" : "cases") : "");
+    text +=
+        fmt::format("{}{} in {}{}", i == 0 ? "" : ", ", order[i].first, order[i].second,
+                    i == 0 ? fmt::format(" of {} {}", best.size(), best.size() == 1 ? "case" : "cases") : "");
   }
   return text + "\n";
 }
@@ -203,8 +215,8 @@ std::string speedup_lines(const std::vector<Row>& rows) {
   std::string text;
   for (const auto& [who, values] : speedups) {
     const auto [low, high] = std::minmax_element(values.begin(), values.end());
-    text += fmt::format("Speedup: {}: median {:.2f}x ({:.2f}x to {:.2f}x in {} {})\n", who, median(values), *low, *high,
-                        values.size(), values.size() == 1 ? "case" : "cases");
+    text += fmt::format("Speedup: {}: median {:.2f}x ({:.2f}x to {:.2f}x in {} {})\n", who, median(values),
+                        *low, *high, values.size(), values.size() == 1 ? "case" : "cases");
   }
   return text;
 }
@@ -218,27 +230,44 @@ std::string verified_line(const std::vector<Row>& rows) {
     ++statuses[row.status];
     if (row.status != row_status::kOk || !row.error_max) continue;
     ++verified;
-    if (row.error_limit && *row.error_limit > 0 && (worst == nullptr || share(row) > share(*worst))) worst = &row;
+    if (row.error_limit && *row.error_limit > 0 && (worst == nullptr || share(row) > share(*worst)))
+      worst = &row;
   }
   std::string text = fmt::format("Verified against fp64: {} of {} rows", verified, rows.size());
   if (worst != nullptr) text += fmt::format("; the largest error is {:.2f} of its limit", share(*worst));
   std::string others;
   for (const auto& [status, count] : statuses) {
-    if (status != row_status::kOk) others += fmt::format("{}{} {}", others.empty() ? "" : ", ", count, status);
+    if (status != row_status::kOk)
+      others += fmt::format("{}{} {}", others.empty() ? "" : ", ", count, status);
   }
   return text + (others.empty() ? "" : "; " + others) + "\n";
+}
+
+std::string noise_line(const std::vector<Row>& rows) {
+  constexpr double kNoisy = 0.05;
+  std::size_t timed = 0, noisy = 0;
+  for (const Row& row : rows) {
+    if (!ranked(row) || !row.ms_low || !row.ms_high) continue;
+    ++timed;
+    if (*row.ms_high - *row.ms_low > kNoisy * *row.ms_median) ++noisy;
+  }
+  if (noisy == 0) return "";
+  return fmt::format(
+      "Noise: the median of {} of {} rows is known no better than to {:.0f} % (95 % interval)\n", noisy,
+      timed, 100 * kNoisy);
 }
 
 }  // namespace
 
 std::string render_summary(const std::vector<Row>& rows, const Terminal& terminal) {
-  std::string text = fastest_line(rows) + speedup_lines(rows) + verified_line(rows);
+  std::string text = fastest_line(rows) + speedup_lines(rows) + noise_line(rows) + verified_line(rows);
   // Each reason once, with how many rows share it.
   std::vector<std::pair<std::string, int>> reasons;
   for (const Row& row : rows) {
     if (row.status == row_status::kOk) continue;
     const std::string line = fmt::format("{}: {}: {}", row.status, row.contender, row.reason);
-    const auto found = std::find_if(reasons.begin(), reasons.end(), [&](const auto& r) { return r.first == line; });
+    const auto found =
+        std::find_if(reasons.begin(), reasons.end(), [&](const auto& r) { return r.first == line; });
     if (found == reasons.end()) {
       reasons.emplace_back(line, 1);
     } else {
@@ -251,7 +280,8 @@ std::string render_summary(const std::vector<Row>& rows, const Terminal& termina
     const std::string counted = count == 1 ? line : fmt::format("{} ({} rows)", line, count);
     text += "  " + colored(terminal, Color::yellow, counted) + "\n";
   }
-  if (reasons.size() > kShown) text += fmt::format("  and {} more reasons, in the rows\n", reasons.size() - kShown);
+  if (reasons.size() > kShown)
+    text += fmt::format("  and {} more reasons, in the rows\n", reasons.size() - kShown);
   return text;
 }
 

@@ -13,7 +13,8 @@ std::string bytes_for_people(double bytes) {
   std::size_t unit = 0;
   // 1023.5 would be shown as 1.02e+03 of the smaller unit.
   for (; bytes >= 999.5 && unit + 1 < std::size(kUnits); ++unit) bytes /= 1024;
-  return bytes < 999.5 ? fmt::format("{:.3g} {}", bytes, kUnits[unit]) : fmt::format("{:.0f} {}", bytes, kUnits[unit]);
+  return bytes < 999.5 ? fmt::format("{:.3g} {}", bytes, kUnits[unit])
+                       : fmt::format("{:.0f} {}", bytes, kUnits[unit]);
 }
 
 std::string seconds_for_people(double seconds) {

@@ -1,0 +1,368 @@
+"""The program headwise as its users meet it: output, exit codes, files, interruption."""
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PROGRAM = os.environ.get("HEADWISE_PROGRAM", "build/release/bin/headwise")
+SOURCE = os.environ.get("HEADWISE_SOURCE_DIR", os.path.join(os.path.dirname(__file__), "..", ".."))
+GOLDEN = os.path.join(SOURCE, "tests", "cli", "golden")
+
+# Written into every row; other tools rely on the names.
+FIELDS = """schema run case contender kind status reason device isa threads dtype kv_dtype direction batch heads
+kv_heads seq_q seq_kv head_dim head_dim_v causal align window_left window_right page_size lengths inputs seed ms_median
+ms_mean ms_min ms_p5 ms_p95 ms_p99 ms_stddev samples_ms samples tokens_per_s tflops gb_per_s peak_bytes workspace_bytes
+least_bytes error_max error_rms error_limit rows_verified speedup baseline timer regime cache clock_mhz ran
+reproduce""".split()
+
+QUICK = ["--seq", "32", "--heads", "1", "--head-dim", "16", "--threads", "1", "--seconds", "0.01"]
+
+
+def environment(**changes):
+    values = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "HEADWISE_KERNEL")}
+    values.update({"LC_ALL": "C", "HEADWISE_DATA": os.path.join(SOURCE, "data")})
+    values.update(changes)
+    return values
+
+
+def run(*arguments, **changes):
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=120, env=environment(**changes))
+
+
+def read(path):
+    with open(path, encoding="utf-8") as stream:
+        lines = [json.loads(line) for line in stream]
+    return lines[0], lines[1:]
+
+
+def on_terminal(*arguments, columns=100, **changes):
+    """Runs on a pseudo terminal; returns what both streams showed there."""
+    main, side = pty.openpty()
+    changes.setdefault("COLUMNS", str(columns))
+    process = subprocess.Popen([PROGRAM, *arguments], stdin=side, stdout=side, stderr=side,
+                               env=environment(TERM="xterm", **changes), close_fds=True)
+    os.close(side)
+    shown = b""
+    while True:
+        ready, _, _ = select.select([main], [], [], 60)
+        if not ready:
+            process.kill()
+            raise AssertionError("nothing shown for a minute")
+        try:
+            part = os.read(main, 65536)
+        except OSError:  # Linux tells the end of a pty by EIO
+            break
+        if not part:
+            break
+        shown += part
+    os.close(main)
+    process.wait()
+    return process.returncode, shown.decode("utf-8", "replace")
+
+
+class Temporary(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+
+class Golden(unittest.TestCase):
+    """Texts that change only on purpose. HEADWISE_UPDATE_GOLDEN=1 writes them anew."""
+
+    def check(self, name, text):
+        # Places and measured or machine-dependent quantities are no part of the text.
+        text = text.replace(os.path.join(SOURCE, "data"), "DATA")
+        text = re.sub(r"about [\d.]+ (s|min|h)\b", "about TIME", text)
+        path = os.path.join(GOLDEN, name + ".txt")
+        if os.environ.get("HEADWISE_UPDATE_GOLDEN"):
+            os.makedirs(GOLDEN, exist_ok=True)
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(text)
+        with open(path, encoding="utf-8") as stream:
+            self.assertEqual(text, stream.read(), f"if the change is meant: HEADWISE_UPDATE_GOLDEN=1, and look at {path}")
+
+    def good(self, *arguments, **changes):
+        result = run(*arguments, **changes)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_help(self):
+        self.check("help", self.good("--help"))
+
+    def test_help_of_bench(self):
+        self.check("help_bench", self.good("bench", "--help"))
+
+    def test_list(self):
+        self.check("list", self.good("list", "suites", "axes", "inputs"))
+
+    def test_list_fields(self):
+        self.check("list_fields", self.good("list", "fields"))
+
+    def test_explain_without_vectors(self):
+        # The scalar fallback alone: the same on every processor.
+        self.check("explain_scalar", self.good("explain", "--seq", "512", "--causal", "--threads", "2", HEADWISE_MAX_ISA="scalar"))
+
+    def test_dry_run(self):
+        self.check("dry_run", self.good("bench", "--seq", "128..256*2", "--causal", "0,1", "--threads", "1", "--kernels",
+                                        "naive", "--baseline", "none", "--dry-run"))
+
+
+class Usage(unittest.TestCase):
+    def refused(self, *arguments, says):
+        result = run(*arguments)
+        self.assertEqual(result.returncode, 3, (arguments, result.stdout, result.stderr))
+        self.assertIn(says, result.stderr)
+        self.assertEqual(result.stdout, "")
+
+    def test_unknown_things_suggest_the_nearest(self):
+        self.refused("bench", "--sek", "1", says="unknown flag '--sek'")
+        self.refused("bench", "--sek", "1", says="did you mean '--seq'")
+        self.refused("bench", "--hed-dim=3", says="did you mean '--head-dim'")
+        self.refused("bnech", says="did you mean 'bench'")
+        self.refused("bench", "--dtype", "bf61", says="did you mean 'bf16'")
+        self.refused("bench", "--kernels", "flahs", says="did you mean 'flash'")
+        self.refused("bench", "--suite", "defualt", says="did you mean 'default'")
+        self.refused("bench", "--inputs", "unifrom", says="did you mean 'uniform'")
+        self.refused("list", "kernel", says="did you mean 'kernels'")
+        self.refused("explain", "sek=4", says="did you mean 'seq'")
+
+    def test_wrong_values(self):
+        self.refused("bench", "--seq", "1..", says="--seq: expected")
+        self.refused("bench", "--seq", says="--seq")
+        self.refused("bench", "--causal", "2", says="--causal: expected 0 or 1")
+        self.refused("bench", "--causal", "--seq-q", "1", says="align is needed")
+        self.refused("bench", "--heads", "8", "--kv-heads", "3", says="kv_heads")
+        self.refused("bench", "--seconds", "-1", says="--seconds")
+        self.refused("bench", "extra", says="unexpected argument 'extra'")
+        self.refused("explain", says="explain needs a problem")
+        self.refused("report", says="file")
+        self.refused("report", "/nonexistent.jsonl", says="/nonexistent.jsonl")
+        self.refused("bench", *QUICK, "--out", "/nonexistent/run.jsonl", says="cannot write into folder '/nonexistent'")
+        self.refused("bench", *QUICK, "--report", "/nonexistent/run.html", says="--report")
+        self.refused(says="Usage")
+
+    def test_version_and_info(self):
+        self.assertRegex(run("--version").stdout, r"^headwise \d+\.\d+\.\d+ \(git ")
+        info = run("info")
+        self.assertEqual(info.returncode, 0)
+        self.assertGreaterEqual(len(re.findall(r"^\w+ {2,}\S", info.stdout, re.M)), 30)
+        self.assertIn("cpu/scalar/naive/f32", info.stdout)
+        self.assertNotRegex(info.stdout, r"(?m)^host ")
+        self.assertRegex(run("info", "--host-name").stdout, r"(?m)^host ")
+
+    def test_explain_names_one_chosen_kernel_and_reasons(self):
+        text = run("explain", "--seq", "512").stdout
+        self.assertEqual(len(re.findall(r"^  chosen ", text, re.M)), 1, text)
+        for line in re.findall(r"^  cannot.*", text, re.M):
+            self.assertRegex(line, r"^  cannot   \S+ +\S")
+
+
+class Bench(Temporary):
+    def bench(self, *arguments, code=0, **changes):
+        out = self.path("run.jsonl")
+        result = run("bench", *arguments, "--out", out, **changes)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result, *read(out)
+
+    def test_rows_follow_the_schema(self):
+        result, header, rows = self.bench(*QUICK, "--causal", "0,1", "--baseline", "naive", "--dtype", "f32,f16")
+        self.assertEqual((header["schema"], header["type"]), ("headwise.rows/1", "run"))
+        self.assertGreaterEqual(len(header["environment"]), 30)
+        self.assertTrue(header["command"].startswith("headwise bench --seq 32"))
+        self.assertGreaterEqual(len(rows), 4)
+        for row in rows:
+            self.assertEqual(row["type"], "row")
+            self.assertEqual(row["run"], header["run"])
+            self.assertEqual([name for name in FIELDS if name not in row], [])
+            if row["status"] == "ok":
+                self.assertIsInstance(row["samples_ms"], list)
+                self.assertEqual(len(row["samples_ms"]), row["samples"])
+                self.assertLessEqual(row["error_max"], row["error_limit"])
+        self.assertTrue(any(row["status"] == "ok" for row in rows))
+        self.assertIn("Verified against fp64", result.stdout)
+        self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
+
+    def test_reproduce_line_gives_the_same_cell(self):
+        _, _, rows = self.bench(*QUICK, "--causal", "--lse", "--kernels", "naive", "--softmax-scale", "0.3")
+        line = shlex.split(rows[-1]["reproduce"])
+        self.assertEqual(line[:2], ["headwise", "bench"])
+        _, _, again = self.bench(*line[2:], "--seconds", "0.01")
+        self.assertIn(rows[-1]["contender"], [row["contender"] for row in again])
+        same = next(row for row in again if row["contender"] == rows[-1]["contender"])
+        for name in ("case", "reproduce", "error_max", "softmax_scale", "threads", "causal"):
+            self.assertEqual(same[name], rows[-1][name], name)
+
+    def test_a_case_is_words_for_explain(self):
+        _, _, rows = self.bench(*QUICK, "--kernels", "naive")
+        self.assertIn(rows[0]["case"], run("explain", *rows[0]["case"].split()).stdout)
+
+    def test_out_of_memory_is_a_row_before_it_is_tried(self):
+        start = time.monotonic()
+        result, _, rows = self.bench("--seq", "10000000", "--heads", "64")
+        self.assertLess(time.monotonic() - start, 20)
+        self.assertTrue(rows)
+        for row in rows:
+            self.assertIn(row["status"], ("out_of_memory", "unsupported"))
+            self.assertTrue(row["reason"])
+        self.assertIn("out_of_memory", result.stdout)
+
+    def test_absent_device(self):
+        _, _, rows = self.bench(*QUICK, "--device", "cuda", code=4)
+        self.assertEqual({row["status"] for row in rows}, {"absent"})
+
+    def test_verify_times_nothing(self):
+        out = self.path("v.jsonl")
+        result = run("verify", "--seq", "1..20+6", "--heads", "2", "--kernels", "naive", "--dtype", "f32,bf16", "--out", out)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        _, rows = read(out)
+        checked = [row for row in rows if row["contender"].startswith("cpu/scalar/naive")]
+        self.assertEqual(len(checked), 8)
+        for row in checked:
+            self.assertEqual(row["status"], "ok")
+            self.assertIsNone(row["ms_median"])
+            self.assertGreater(row["rows_verified"], 0)
+
+    def test_a_processor_without_vectors_still_works(self):
+        _, _, rows = self.bench(*QUICK, HEADWISE_MAX_ISA="scalar")
+        by_status = {row["contender"]: row["status"] for row in rows}
+        self.assertEqual(by_status.pop("cpu/scalar/naive/f32"), "ok")
+        self.assertTrue(by_status)
+        self.assertEqual(set(by_status.values()), {"unsupported"})
+        self.assertTrue(all(row["reason"] for row in rows if row["status"] == "unsupported"))
+
+    def test_report_is_written_from_the_run_and_from_the_file(self):
+        page = self.path("run.html")
+        result, _, _ = self.bench(*QUICK, "--kernels", "naive", "--report", page)
+        self.assertIn("Report: " + page, result.stdout)
+        again = run("report", self.path("run.jsonl"), "--out", self.path("again.html"))
+        self.assertEqual(again.returncode, 0, again.stderr)
+        for name in (page, self.path("again.html")):
+            with open(name, encoding="utf-8") as stream:
+                self.assertIn("cpu/scalar/naive/f32", stream.read())
+
+    def test_hostile_result_files(self):
+        self.bench(*QUICK, "--kernels", "naive", "--dtype", "f32,f16")
+        with open(self.path("run.jsonl"), encoding="utf-8") as stream:
+            whole = stream.read()
+        bad = self.path("bad.jsonl")
+
+        def report(content):
+            with open(bad, "w", encoding="utf-8") as stream:
+                stream.write(content)
+            return run("report", bad, "--out", self.path("bad.html"))
+
+        cut = report(whole[:-20])
+        self.assertEqual(cut.returncode, 0, cut.stderr)
+        self.assertIn("the last line was cut", cut.stderr)
+        os.remove(self.path("bad.html"))
+        for content in ("", "x\n", whole.replace("rows/1", "rows/7"), whole.replace('"batch":1', '"batch":"one"'),
+                        whole[:300], whole.replace('"type":"row"', '"type":"now"')):
+            result = report(content)
+            self.assertEqual(result.returncode, 3, content[:50])
+            self.assertIn("bad.jsonl", result.stderr)
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertFalse(os.path.exists(self.path("bad.html")))
+
+
+class Interruption(Temporary):
+    def test_ctrl_c_keeps_the_rows_so_far(self):
+        out = self.path("run.jsonl")
+        process = subprocess.Popen([PROGRAM, "bench", "--seq", "16..4000+8", "--kernels", "naive", "--baseline", "none",
+                                    "--seconds", "0.05", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   text=True, env=environment())
+        while not re.search(r"^ *2/", process.stderr.readline()):
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, stderr)
+        self.assertIn("interrupted", stderr)
+        _, rows = read(out)
+        self.assertGreaterEqual(len(rows), 2)
+        self.assertLess(len(rows), 400)
+        self.assertIn(f"of {len(rows)} rows", stdout)
+        self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
+
+    def test_a_kill_leaves_readable_rows(self):
+        out = self.path("run.jsonl")
+        process = subprocess.Popen([PROGRAM, "bench", "--seq", "16..4000+8", "--kernels", "naive", "--baseline", "none",
+                                    "--seconds", "0.05", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                   text=True, env=environment())
+        while not re.search(r"^ *2/", process.stderr.readline()):
+            self.assertIsNone(process.poll())
+        process.kill()
+        process.communicate()
+        partial = [name for name in os.listdir(self.folder) if name.endswith(".partial")]
+        self.assertEqual(len(partial), 1)
+        result = run("report", self.path(partial[0]), "--out", self.path("kept.html"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+
+class OnATerminal(unittest.TestCase):
+    ARGUMENTS = ["bench", *QUICK, "--causal", "0,1", "--kernels", "naive", "--baseline", "none"]
+
+    def test_live_line_colour_and_width(self):
+        code, shown = on_terminal(*self.ARGUMENTS, columns=60)
+        self.assertEqual(code, 0, shown)
+        self.assertIn("\r\x1b[K[", shown)  # the live line is redrawn
+        self.assertIn(" left  ", shown)
+        self.assertIn("\x1b[32m", shown)
+        plain = re.sub(r"\x1b\[[0-9;]*[mK]", "", shown)
+        for line in re.split(r"[\r\n]+", plain):
+            if "cpu/" in line or line.startswith("["):
+                self.assertLessEqual(len(line), 60, line)
+
+    def test_no_color(self):
+        _, shown = on_terminal(*self.ARGUMENTS, NO_COLOR="1")
+        self.assertNotRegex(shown, r"\x1b\[[0-9;]*m")
+
+    def test_unicode_only_where_the_locale_has_it(self):
+        _, plain = on_terminal(*self.ARGUMENTS)
+        self.assertTrue(plain.isascii())
+        _, rich = on_terminal(*self.ARGUMENTS, LC_ALL="C.UTF-8")
+        self.assertIn("\u2500", rich)
+
+    def test_no_control_codes_elsewhere(self):
+        result = run(*self.ARGUMENTS)
+        self.assertNotIn("\x1b", result.stdout + result.stderr)
+        self.assertNotIn("\r", result.stdout + result.stderr)
+        self.assertRegex(result.stderr, r"(?m)^1/2  ")
+        self.assertEqual(run(*self.ARGUMENTS, "--quiet").stderr, "")
+
+    def test_columns_bound_the_table(self):
+        wide = run(*self.ARGUMENTS, COLUMNS="200").stdout
+        narrow = run(*self.ARGUMENTS, COLUMNS="50").stdout
+        rows = [line for line in narrow.splitlines() if "cpu/" in line and not line.startswith("Fastest")]
+        self.assertTrue(rows)
+        self.assertLessEqual(max(map(len, rows)), 50)
+        self.assertGreater(max(map(len, wide.splitlines())), 50)
+
+    def test_first_output_within_two_seconds(self):
+        start = time.monotonic()
+        process = subprocess.Popen([PROGRAM, "bench", "--suite", "default"], stderr=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, env=environment())
+        line = process.stderr.readline()
+        waited = time.monotonic() - start
+        process.kill()
+        process.communicate()
+        self.assertIn(b"cases", line)
+        self.assertLess(waited, 2)
+
+
+if __name__ == "__main__":
+    if not os.access(PROGRAM, os.X_OK):
+        print(f"no program {PROGRAM}")
+        sys.exit(77)
+    unittest.main()

@@ -1,0 +1,174 @@
+// The stopping rule, on a device whose clock the test sets.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <set>
+#include <vector>
+
+#include "lab/sampling.h"
+#include "lab/statistics.h"
+
+namespace headwise::lab {
+namespace {
+
+// A contender that takes the times it is told to; `calls` counts calls, `order` who was called when.
+struct Fake {
+  int id = 0;
+  std::function<double(std::int64_t)> ms;  // of call n
+  std::int64_t calls = 0;
+  Status fail_with{};
+  std::int64_t fail_at = -1;
+};
+
+class FakeDevice final : public Device {
+ public:
+  DeviceId id() const override { return {}; }
+  std::string description() const override { return "fake"; }
+  std::string_view isa() const override { return "scalar"; }
+  bool has(std::string_view) const override { return false; }
+  int max_threads() const override { return 1; }
+  std::size_t last_level_cache_bytes() const override { return 0; }
+  Result<void*> allocate(std::size_t) override { return Status::out_of_memory("fake"); }
+  void deallocate(void*) noexcept override {}
+  Status copy_from_host(void*, const void*, std::size_t) override { return {}; }
+  Status copy_to_host(void*, const void*, std::size_t) override { return {}; }
+  MemoryUse memory() override { return {}; }
+  void reset_peak() override {}
+  Status synchronize(void*) override { return {}; }
+  std::string_view timer() const override { return "fake"; }
+  Result<double> time_ms(const TimedWork& work, int repeats, void*) override {
+    auto& fake = *static_cast<Fake*>(work.context);
+    order.push_back(fake.id);
+    double total = 0;
+    for (int i = 0; i < repeats; ++i) {
+      if (fake.calls == fake.fail_at) return fake.fail_with;
+      total += fake.ms(fake.calls++);
+    }
+    return total;
+  }
+  Status flush_cache(void*) override { return {}; }
+  ClockReading clocks() override { return {}; }
+  std::vector<int> order;
+};
+
+Contestant contestant(Fake& fake, double first_ms) { return {{.call = nullptr, .context = &fake}, first_ms}; }
+
+SamplingRule rule() {
+  SamplingRule r;
+  r.warmup_seconds = 0.02;
+  return r;
+}
+
+TEST(Sampling, SteadyContenderStopsAtTheLeastNumberOfSamples) {
+  FakeDevice device;
+  Fake steady{.id = 0, .ms = [](std::int64_t) { return 10.0; }};
+  const std::vector<Samples> all = measure(device, {contestant(steady, 10)}, rule(), 1);
+  EXPECT_EQ(all[0].ms.size(), 10U);
+  EXPECT_EQ(all[0].stop, "interval");
+  EXPECT_EQ(all[0].repeats, 1);
+  EXPECT_TRUE(all[0].enough);
+  EXPECT_GE(all[0].warmups, 2);  // settled means that two blocks agreed
+}
+
+TEST(Sampling, SlowContenderTakesThree) {
+  FakeDevice device;
+  Fake slow{.id = 0, .ms = [](std::int64_t n) { return 900.0 + static_cast<double>(n); }};
+  const std::vector<Samples> all = measure(device, {contestant(slow, 900)}, rule(), 1);
+  EXPECT_EQ(all[0].ms.size(), 3U);  // 2.7 s: beyond the 2 s of a contender
+  EXPECT_EQ(all[0].stop, "seconds");
+  EXPECT_EQ(all[0].warmups, 0);
+}
+
+TEST(Sampling, NoisyContenderStopsBySeconds) {
+  FakeDevice device;
+  Generator generator(1);
+  Fake noisy{.id = 0, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
+  const std::vector<Samples> all = measure(device, {contestant(noisy, 10)}, rule(), 1);
+  EXPECT_EQ(all[0].stop, "seconds");
+  double total = 0;
+  for (const double ms : all[0].ms) total += ms;
+  EXPECT_GE(total, 2000);
+  EXPECT_LT(total, 2030);
+}
+
+TEST(Sampling, ShortCallsAreRepeatedWithinASample) {
+  FakeDevice device;
+  Fake quick{.id = 0, .ms = [](std::int64_t) { return 0.001; }};
+  const std::vector<Samples> all = measure(device, {contestant(quick, 0.5)}, rule(), 1);
+  EXPECT_GE(all[0].repeats, 50);
+  EXPECT_LE(all[0].repeats, 51);
+  EXPECT_NEAR(all[0].ms.front(), 0.001, 1e-9);  // of one call
+}
+
+TEST(Sampling, AStallWhileWarmingUpDoesNotShortenSamples) {
+  FakeDevice device;
+  Fake stalled{.id = 0, .ms = [](std::int64_t n) { return n > 2 && n < 500 ? 0.2 : 0.001; }};
+  EXPECT_GE(measure(device, {contestant(stalled, 0.001)}, rule(), 1)[0].repeats, 50);
+}
+
+TEST(Sampling, RoundsAreInterleavedInRandomOrder) {
+  FakeDevice device;
+  std::vector<Fake> fakes(3);
+  std::vector<Contestant> contestants;
+  for (int i = 0; i < 3; ++i) {
+    fakes[static_cast<std::size_t>(i)] = {.id = i, .ms = [](std::int64_t) { return 300.0; }};
+    contestants.push_back(contestant(fakes[static_cast<std::size_t>(i)], 300));
+  }
+  SamplingRule r = rule();
+  r.seconds = 3;
+  measure(device, contestants, r, 4);
+  ASSERT_EQ(device.order.size() % 3, 0U);
+  std::set<std::vector<int>> orders;
+  for (std::size_t at = 0; at < device.order.size(); at += 3) {
+    const std::vector<int> round(device.order.begin() + static_cast<std::ptrdiff_t>(at),
+                                 device.order.begin() + static_cast<std::ptrdiff_t>(at) + 3);
+    EXPECT_EQ(std::set<int>(round.begin(), round.end()).size(), 3U);  // each once a round
+    orders.insert(round);
+  }
+  EXPECT_GT(orders.size(), 1U);
+}
+
+TEST(Sampling, TheSettledGoOnWhileOthersAreNot) {
+  FakeDevice device;
+  Generator generator(2);
+  Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
+  Fake noisy{.id = 1, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
+  const std::vector<Samples> all = measure(device, {contestant(steady, 1), contestant(noisy, 20)}, rule(), 1);
+  EXPECT_EQ(all[1].stop, "seconds");
+  EXPECT_GE(all[0].ms.size(), all[1].ms.size());
+  EXPECT_EQ(all[0].stop, "interval");
+}
+
+TEST(Sampling, AFailingCallEndsOneContenderAlone) {
+  FakeDevice device;
+  Fake good{.id = 0, .ms = [](std::int64_t) { return 300.0; }};
+  Fake bad{.id = 1,
+           .ms = [](std::int64_t) { return 300.0; },
+           .fail_with = Status::internal("broke"),
+           .fail_at = 1};
+  const std::vector<Samples> all = measure(device, {contestant(good, 300), contestant(bad, 300)}, rule(), 1);
+  EXPECT_TRUE(all[0].status.ok());
+  EXPECT_TRUE(all[0].enough);
+  EXPECT_EQ(all[1].status.message(), "broke");
+  EXPECT_EQ(all[1].ms.size(), 1U);
+}
+
+TEST(Sampling, DeadlineAndInterruption) {
+  FakeDevice device;
+  Generator generator(3);
+  const auto noise = [&](std::int64_t) { return 250.0 + static_cast<double>(generator.below(200)); };
+  Fake late{.id = 0, .ms = noise}, stopped{.id = 1, .ms = noise};
+  SamplingRule r = rule();
+  r.deadline = std::chrono::steady_clock::now();
+  const Samples first = measure(device, {contestant(late, 300)}, r, 1)[0];
+  EXPECT_EQ(first.stop, "max_seconds");
+  EXPECT_FALSE(first.enough);
+  SamplingRule interrupted = rule();
+  interrupted.interrupted = [] { return true; };
+  const Samples second = measure(device, {contestant(stopped, 300)}, interrupted, 1)[0];
+  EXPECT_EQ(second.stop, "interrupted");
+  EXPECT_EQ(second.ms.size(), 3U);
+}
+
+}  // namespace
+}  // namespace headwise::lab
