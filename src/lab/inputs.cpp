@@ -171,7 +171,8 @@ Status fill_random(const TensorView& view, const InputSpec& spec, std::uint32_t 
         "inputs: made for head_dim up to 1024, 2^24 heads, sequences and batches up to 2^32");
   }
   FillJob job{view, spec, tensor, (view.shape[1] + kPositionsPerTask - 1) / kPositionsPerTask};
-  core::parallel_for(view.shape[0] * job.tasks_per_batch, core::available_threads(), fill_task, &job);
+  const int threads = view.elements() < 100'000 ? 1 : core::available_threads();  // waking them costs more
+  core::parallel_for(view.shape[0] * job.tasks_per_batch, threads, fill_task, &job);
   return {};
 }
 
@@ -333,10 +334,14 @@ Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spe
     std::uint32_t tensor = 0;
     for (const TensorView* view : {&host.q, &host.k, &host.v})
       HEADWISE_TRY(fill_random(*view, spec, tensor++));
-    if (spec.plant) {
-      inputs.planted_ = plants(problem);
-      plant_values(host, problem, inputs.planted_);
+  }
+  if (spec.plant) {
+    inputs.planted_ = plants(problem);
+    if (spec.kind == InputKind::captured) {  // one head is enough to show a fault; the others stay real
+      const std::int64_t first_head = problem.heads - problem.heads / problem.kv_heads;
+      std::erase_if(inputs.planted_, [&](const Plant& plant) { return plant.row.head < first_head; });
     }
+    plant_values(host, problem, inputs.planted_);
   }
   for (const Inputs::Index i : {Inputs::kQ, Inputs::kK, Inputs::kV}) HEADWISE_TRY(upload(inputs.buffers_[i]));
   HEADWISE_TRY(poison(inputs));

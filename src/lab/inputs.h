@@ -34,7 +34,7 @@ struct InputSpec {
   std::uint64_t seed = 1;  // normal and uniform
   std::string file{};      // captured
   int layer = 0;           // captured: tensors layer.<layer>.q, .k, .v
-  bool plant = true;  // dominant keys where faults would hide: see plants(); captured data stays as it is
+  bool plant = true;       // dominant keys where faults would hide: see plants()
 
   Layout layout = Layout::bshd;
   std::int64_t row_padding = 0;  // elements behind each row of head_dim; they hold NaN
@@ -56,7 +56,7 @@ struct Plant {
 // Up to 16 rows a (batch, kv head): at the ends of the sequence, round multiples of 64 and 512, and
 // random ones. For each the last allowed, the first forbidden (either side), the first key, and two
 // at tile edges (multiples of 64; multiples of 512 and their neighbours), as far as no other row
-// has taken the key.
+// has taken the key. Captured inputs carry those of the last kv head alone: the others stay real.
 std::vector<Plant> plants(const AttentionProblem& problem);
 
 // Where a buffer came from; frees itself. Guard bands of kGuardBytes lie before and after the data.

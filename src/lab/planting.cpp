@@ -16,6 +16,7 @@ namespace {
 constexpr std::int64_t kRowsPerHead = 16;
 constexpr std::int64_t kSampledKeys = 256;
 constexpr double kLogitMargin = 2;
+constexpr double kMarginStep = 0.25;
 constexpr double kLargestElement = 16;
 constexpr std::array<std::uint32_t, 2> kPlantKey = {0x706c616e, 0x74};  // "plan", "t"
 
@@ -41,7 +42,7 @@ std::vector<std::int64_t> planted_queries(const AttentionProblem& p, std::uint32
 // Near a multiple of 64 or 512 within [range.begin, range.end), or -1.
 std::int64_t tile_edge(const KeyRange& range, std::uint32_t n, std::uint32_t group) {
   const auto words = philox({n, group, 1, 0}, kPlantKey);
-  const std::int64_t tile = n % 5 < 2 ? 64 : 512;
+  const std::int64_t tile = n % 5 < 2 || range.end - range.begin < 1024 ? 64 : 512;
   const std::int64_t beside = std::array<std::int64_t, 5>{-1, 0, -1, 0, 1}[n % 5];
   const std::int64_t first = range.begin / tile + 1;  // multiples of the tile beyond the range's begin
   const std::int64_t count = range.end / tile - first + 1;
@@ -127,7 +128,7 @@ double estimated_lse(const AttentionArgs& args, const AttentionProblem& p, const
 }
 
 void write_plant(const AttentionArgs& args, const AttentionProblem& p, const Plant& plant, double scale,
-                 double lse) {
+                 double target) {
   const std::int64_t kv_head = plant.row.head / (p.heads / p.kv_heads);
   const std::int64_t q_at = row_start(args.q, plant.row.batch, plant.row.query, plant.row.head);
   double largest = 0;
@@ -137,7 +138,7 @@ void write_plant(const AttentionArgs& args, const AttentionProblem& p, const Pla
   const double per_unit = scale * dot(args.q, q_at, args.q, q_at);  // score of the key 1 * q
   if (per_unit != 0) {
     const double limit = kLargestElement / largest;
-    const double factor = std::clamp((lse + kLogitMargin) / per_unit, -limit, limit);
+    const double factor = std::clamp(target / per_unit, -limit, limit);
     const std::int64_t k_at = row_start(args.k, plant.row.batch, plant.key, kv_head);
     for (std::int64_t c = 0; c < args.k.shape[3]; ++c) {
       const double value = factor * load_element(args.q.dtype, args.q.data, q_at + c);
@@ -160,13 +161,18 @@ void plant_group(void* context, std::int64_t index, int /*worker*/) {
   const auto& job = *static_cast<const PlantingJob*>(context);
   const std::span<const Plant> group = job.groups[static_cast<std::size_t>(index)];
   const double scale = job.problem.scale();
-  std::vector<double> lse;
-  for (const Plant& plant : group) {  // plants of a row stand side by side
-    const bool same =
-        !lse.empty() && plant.row.query == (&plant)[-1].row.query && plant.row.head == (&plant)[-1].row.head;
-    lse.push_back(same ? lse.back() : estimated_lse(job.args, job.problem, plant.row, scale));
+  std::vector<double> targets;
+  double lse = 0;
+  int in_row = 0;  // plants of a row stand side by side
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const oracle::RowId& row = group[i].row;
+    const bool same = i > 0 && row.query == group[i - 1].row.query && row.head == group[i - 1].row.head;
+    in_row = same ? in_row + 1 : 0;
+    if (!same) lse = estimated_lse(job.args, job.problem, row, scale);
+    targets.push_back(lse + kLogitMargin - kMarginStep * in_row);
   }
-  for (std::size_t i = 0; i < group.size(); ++i) write_plant(job.args, job.problem, group[i], scale, lse[i]);
+  for (std::size_t i = 0; i < group.size(); ++i)
+    write_plant(job.args, job.problem, group[i], scale, targets[i]);
 }
 
 }  // namespace
