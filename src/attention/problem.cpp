@@ -209,6 +209,7 @@ const Field* find_field(std::string_view key) {
 
 Status unknown_key(std::string_view word, std::string_view key) {
   std::vector<std::string_view> names;
+  names.reserve(kFields.size());
   for (const Field& field : kFields) names.push_back(field.name);
   return Status::invalid_argument("problem word '" + std::string(word) + "': there is no field '" +
                                   std::string(key) + "'" + core::did_you_mean(key, names));

@@ -40,7 +40,9 @@ std::int64_t checked_span(const TensorView& view) {
     const std::int64_t stride = view.stride[axis] < 0 ? -view.stride[axis] : view.stride[axis];
     if (__builtin_mul_overflow(stride, view.shape[axis] - 1, &bytes)) return -1;
     if (__builtin_mul_overflow(bytes, size, &bytes)) return -1;
-    if (bytes > kLargestSpan || (span += bytes) > kLargestSpan) return -1;
+    if (bytes > kLargestSpan) return -1;
+    span += bytes;
+    if (span > kLargestSpan) return -1;
   }
   return span;
 }

@@ -38,7 +38,7 @@ thread_local bool in_task = false;
 std::atomic<bool> forked_child{false};
 
 #if defined(__linux__)
-[[maybe_unused]] const int fork_handler_registered =
+[[maybe_unused]] const int kForkHandlerRegistered =
     pthread_atfork(nullptr, nullptr, [] { forked_child.store(true, std::memory_order_relaxed); });
 #endif
 
