@@ -6,6 +6,7 @@ PROGRAM = build/$(PRESET)/bin/headwise
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 RESULTS ?= results
 BENCH_FLAGS ?= --suite default --out $(RESULTS)/$(STAMP).jsonl --report $(RESULTS)/$(STAMP).html
+SMOKE = build/$(PRESET)/smoke
 # The first configuration of a machine that has no test packages; later ones keep what was set.
 WITHOUT_TESTS = $(if $(wildcard build/$(PRESET)/CMakeCache.txt),,-DHEADWISE_TESTS=OFF)
 
@@ -27,6 +28,15 @@ bench:  ## measure the default suite here: results/<time>.jsonl and .html (BENCH
 	@tools/build.sh $(PRESET) $(WITHOUT_TESTS) headwise_program
 	@mkdir -p $(RESULTS)
 	@$(PROGRAM) bench $(BENCH_FLAGS)
+
+smoke:  ## a few seconds of benchmark: every row must be right, the report drawn
+	@tools/setup.sh build
+	@tools/build.sh $(PRESET) $(WITHOUT_TESTS) headwise_program
+	@mkdir -p $(SMOKE)
+	@$(PROGRAM) bench --seq 64,256 --heads 4 --kv-heads 2 --causal 0,1 --seconds 0.2 --quiet \
+	  --out $(SMOKE)/rows.jsonl --report $(SMOKE)/report.html
+	@test -s $(SMOKE)/report.html
+	@test "$$(grep -c '"status":"ok"' $(SMOKE)/rows.jsonl)" -ge 8
 
 test:  ## every test that needs no GPU
 	@tools/setup.sh build test

@@ -50,7 +50,7 @@ STANDARD = set(
     stop_token streambuf string string_view strstream syncstream system_error thread tuple type_traits typeindex
     typeinfo unordered_map unordered_set utility valarray variant vector version""".split()
 )
-SYSTEM_FOLDERS = {"sys", "linux", "asm", "bits"}
+SYSTEM_FOLDERS = {"sys", "linux", "asm", "gnu"}
 
 PARALLEL_FOR = "src/core/parallel_for.cpp"
 LINE_LIMIT = 500
