@@ -7,7 +7,7 @@
 
 #include "headwise/headwise.h"
 #include "lab/inputs.h"
-#include "numerics/run_kernel.h"
+#include "support/run_kernel.h"
 
 namespace {
 std::atomic<long> allocations{0};

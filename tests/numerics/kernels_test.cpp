@@ -11,7 +11,7 @@
 #include "lab/inputs.h"
 #include "lab/verify.h"
 #include "numerics/cases.h"
-#include "numerics/run_kernel.h"
+#include "support/run_kernel.h"
 
 namespace headwise::numerics {
 namespace {

@@ -1,4 +1,4 @@
-// Shared by the numerics tests: running a plan, bits of outputs, planted values.
+// Shared by the tests of kernels: running a plan, bits of outputs, planted values.
 #pragma once
 
 #include <cstddef>

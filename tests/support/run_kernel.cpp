@@ -1,4 +1,4 @@
-#include "numerics/run_kernel.h"
+#include "support/run_kernel.h"
 
 #include <algorithm>
 #include <cctype>
