@@ -3,7 +3,9 @@
 // result depends on how rows are grouped or on threads.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <new>
 #include <numeric>
 #include <string>
 #include <type_traits>
@@ -369,23 +371,27 @@ struct Attention {
     results.lse.assign(rows.size(), -kInfinity);
     if (rows.empty()) return;
     make_groups(threads);
+    const std::int64_t groups = static_cast<std::int64_t>(group_begin.size()) - 1;
+    threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
     scratch.resize(static_cast<std::size_t>(threads));
+    for (Scratch& w : scratch) reserve(w);  // here: an exception must not leave a thread of parallel_for
     core::parallel_for(
-        static_cast<std::int64_t>(group_begin.size()) - 1, threads,
+        groups, threads,
         [](void* context, std::int64_t group, int worker) {
           auto& self = *static_cast<Attention*>(context);
-          Scratch& w = self.scratch[static_cast<std::size_t>(worker)];
-          const auto n = static_cast<std::size_t>(self.group_rows);
-          const Sizes& s = self.size;
-          w.q.resize(n * static_cast<std::size_t>(s.head_dim));
-          w.scores.resize(n * static_cast<std::size_t>(s.seq_kv));
-          w.out.resize(n * static_cast<std::size_t>(s.head_dim_v));
-          w.block.resize(static_cast<std::size_t>(kKeyBlock * std::max(s.head_dim, s.head_dim_v)));
-          w.dots.resize(n * static_cast<std::size_t>(kKeyBlock));
-          w.ranges.resize(n);
-          self.run_group(group, w);
+          self.run_group(group, self.scratch[static_cast<std::size_t>(worker)]);
         },
         this);
+  }
+
+  void reserve(Scratch& w) const {
+    const auto n = static_cast<std::size_t>(group_rows);
+    w.q.resize(n * static_cast<std::size_t>(size.head_dim));
+    w.scores.resize(n * static_cast<std::size_t>(size.seq_kv));
+    w.out.resize(n * static_cast<std::size_t>(size.head_dim_v));
+    w.block.resize(static_cast<std::size_t>(kKeyBlock * std::max(size.head_dim, size.head_dim_v)));
+    w.dots.resize(n * static_cast<std::size_t>(kKeyBlock));
+    w.ranges.resize(n);
   }
 };
 
@@ -397,11 +403,16 @@ Result<Rows> compute(const AttentionArgs& args, const AttentionProblem& problem,
   // The default is the exact root: a kernel's rounding of it is the kernel's own error.
   const double scale = problem.softmax_scale ? static_cast<double>(*problem.softmax_scale)
                                              : 1 / std::sqrt(static_cast<double>(size.head_dim));
-  Rows results;
-  Attention<Real, Store> attention{args, problem, rows, results, size, static_cast<Real>(scale),
-                                   {},   {},      1,    {}};
-  attention.run(threads);
-  return results;
+  try {
+    Rows results;
+    Attention<Real, Store> attention{args, problem, rows, results, size, static_cast<Real>(scale),
+                                     {},   {},      1,    {}};
+    attention.run(threads);
+    return results;
+  } catch (const std::bad_alloc&) {
+    return Status::out_of_memory("oracle: no memory for " + std::to_string(rows.size()) + " rows of " +
+                                 std::to_string(size.seq_kv) + " keys");
+  }
 }
 
 }  // namespace
