@@ -9,7 +9,7 @@
 namespace headwise::lab {
 namespace {
 
-std::vector<Field> make_fields() {
+std::vector<Field> case_fields() {
   using R = Row;
   return {
       {"schema", &R::schema, "", "schema", 0, "name and version of this row's meaning"},
@@ -44,6 +44,12 @@ std::vector<Field> make_fields() {
       {"lengths", &R::lengths, "", "lengths", 17, "how lengths differ within the batch; empty: all equal"},
       {"inputs", &R::inputs, "", "inputs", 70, "normal, uniform, or captured:<layer> from a real model"},
       {"seed", &R::seed, "", "seed", 0, "of the generated inputs"},
+  };
+}
+
+std::vector<Field> time_fields() {
+  using R = Row;
+  return {
       {"ms_median", &R::ms_median, "ms", "median ms", 94, "median time of one call; the figure to compare"},
       {"ms_mean", &R::ms_mean, "ms", "mean ms", 0, "mean time of one call"},
       {"ms_min", &R::ms_min, "ms", "min ms", 0, "fastest sample"},
@@ -67,6 +73,12 @@ std::vector<Field> make_fields() {
       {"tflops", &R::tflops, "TFLOP/s", "TFLOP/s", 52,
        "2 * (head_dim + head_dim_v) for each pair the mask allows, / median"},
       {"gb_per_s", &R::gb_per_s, "GB/s", "GB/s", 26, "least_bytes / median"},
+  };
+}
+
+std::vector<Field> memory_and_error_fields() {
+  using R = Row;
+  return {
       {"input_bytes", &R::input_bytes, "bytes", "inputs", 0, "q, k, v and what else is read"},
       {"output_bytes", &R::output_bytes, "bytes", "outputs", 0, "out, and lse where asked for"},
       {"workspace_bytes", &R::workspace_bytes, "bytes", "workspace", 33,
@@ -105,6 +117,13 @@ std::vector<Field> make_fields() {
       {"ran", &R::ran, "", "ran", 0, "what really ran"},
       {"reproduce", &R::reproduce, "", "reproduce", 0, "command line of this very row"},
   };
+}
+
+std::vector<Field> make_fields() {
+  std::vector<Field> table = case_fields();
+  for (const auto& part : {time_fields(), memory_and_error_fields()})
+    table.insert(table.end(), part.begin(), part.end());
+  return table;
 }
 
 std::string display_number(double value, std::string_view unit) {

@@ -153,6 +153,7 @@ class CaseRun {
 
   [[nodiscard]] double estimated_seconds() const {
     std::vector<Contender> contenders;
+    contenders.reserve(entries_.size());
     for (const Entry& entry : entries_) contenders.push_back(entry.contender);
     return estimate_seconds(case_, contenders, speeds_, options_.seconds, options_.measured);
   }

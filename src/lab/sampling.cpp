@@ -117,6 +117,7 @@ std::vector<Samples> measure(Device& device, const std::vector<Contestant>& cont
     active.clear();
   }
   std::vector<Samples> all;
+  all.reserve(states.size());
   for (State& state : states) all.push_back(std::move(state.samples));
   return all;
 }
