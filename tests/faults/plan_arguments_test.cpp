@@ -26,15 +26,16 @@ TEST(PlanArguments, TheSameCallIsThePlannedProblem) {
 }
 
 TEST(PlanArguments, GoodCallAllocatesNothing) {
+  if (!allocations()) GTEST_SKIP() << "the sanitizer counts allocations itself";
   Call call;
   call.args.mask = contiguous(call.floats.data(), {2, 1, 4, 6});
   const AttentionProblem planned = planned_for(call);
   AttentionProblem actual;
-  const std::int64_t before = allocations();
+  const std::optional<std::int64_t> before = allocations();
   const Status status = check_arguments(call.args, planned, {}, actual);
   EXPECT_EQ(allocations(), before);
   EXPECT_TRUE(status.ok());
-  EXPECT_GT(before, 0);  // the counter counts
+  EXPECT_GT(*before, 0);  // the counter counts
 }
 
 TEST(PlanArguments, SizesMayShrink) {
