@@ -231,22 +231,12 @@ Environment read_environment(const EnvironmentOptions& options) {
   return e;
 }
 
-std::string_view find(const Environment& environment, std::string_view name) {
-  for (const auto& [key, value] : environment) {
-    if (key == name) return value;
-  }
-  return kUnknown;
-}
-
-std::string time_now() { return time_text("%Y-%m-%dT%H:%M:%S%z", true); }
-std::string time_for_file_name() { return time_text("%Y-%m-%dT%H-%M-%S", false); }
-
 Run start_run(std::string command, const EnvironmentOptions& options) {
   const auto ticks = std::chrono::system_clock::now().time_since_epoch().count();
-  return {.run = fmt::format("{}-{:08x}", time_for_file_name(),
+  return {.run = fmt::format("{}-{:08x}", time_text("%Y-%m-%dT%H-%M-%S", false),
                              static_cast<std::uint32_t>(static_cast<std::uint64_t>(ticks) * 2654435761U ^
                                                         static_cast<std::uint64_t>(getpid()))),
-          .started = time_now(),
+          .started = time_text("%Y-%m-%dT%H:%M:%S%z", true),
           .command = std::move(command),
           .environment = read_environment(options)};
 }

@@ -3,9 +3,7 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
-#include "headwise/device.h"
 #include "lab/rows.h"
 
 namespace headwise::lab {
@@ -15,13 +13,6 @@ struct EnvironmentOptions {
 };
 
 Environment read_environment(const EnvironmentOptions& options = {});
-// The field's value, or "unknown".
-std::string_view find(const Environment& environment, std::string_view name);
-
-// "2026-11-21T06:03:17+00:00", and the same in letters that a file name can hold.
-std::string time_now();
-std::string time_for_file_name();
-
 // A new id and the record of this moment. `command` is the command line as typed.
 Run start_run(std::string command, const EnvironmentOptions& options = {});
 

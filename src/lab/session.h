@@ -15,7 +15,6 @@ namespace headwise::lab {
 namespace exit_code {
 inline constexpr int kGood = 0;
 inline constexpr int kBadRow = 1;  // a row is `inaccurate` or `error`, or a file could not be written
-inline constexpr int kUnclear = 2;
 inline constexpr int kUsage = 3;
 inline constexpr int kNothingRan = 4;     // nothing asked for could run: its device or peer is absent
 inline constexpr int kInterrupted = 130;  // Ctrl-C; the rows so far are kept

@@ -54,7 +54,6 @@ std::string colored(const Terminal& terminal, Color color, std::string_view text
     case Color::green: code = "\x1b[32m"; break;
     case Color::yellow: code = "\x1b[33m"; break;
     case Color::red: code = "\x1b[31m"; break;
-    case Color::dim: code = "\x1b[2m"; break;
   }
   return code + std::string(text) + "\x1b[0m";
 }

@@ -16,7 +16,7 @@ struct Terminal {
 // Of file descriptor 1 or 2.
 Terminal terminal_of(int descriptor);
 
-enum class Color { none, bold, green, yellow, red, dim };
+enum class Color { none, bold, green, yellow, red };
 // Unchanged where the terminal takes no colour.
 std::string colored(const Terminal& terminal, Color color, std::string_view text);
 // At most `columns` characters, "..." where something was cut.

@@ -216,6 +216,13 @@ TEST(ExitCode, FollowsTheRows) {
   EXPECT_EQ(exit_code_of({with(row_status::kError)}), exit_code::kBadRow);
 }
 
+std::string_view find(const Environment& environment, std::string_view name) {
+  for (const auto& [key, value] : environment) {
+    if (key == name) return value;
+  }
+  return "unknown";
+}
+
 TEST(EnvironmentRecord, HoldsThirtyFieldsReadFromTheMachine) {
   const Environment environment = read_environment();
   EXPECT_GE(environment.size(), 30U);
