@@ -44,6 +44,10 @@ case ${1:-all} in
   format) format;;
   tidy) tidy;;
   fix) sources | xargs -r clang-format-19 -i;;
-  all) format; tidy;;
+  all)
+    failed=0
+    format || failed=1
+    tidy || failed=1
+    exit "$failed";;
   *) printf 'usage: tools/lint.sh [format|tidy|fix]\n' >&2; exit 2;;
 esac

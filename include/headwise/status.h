@@ -41,18 +41,10 @@ class [[nodiscard]] Status {
   static Status invalid_argument(std::string message) {
     return {StatusCode::invalid_argument, std::move(message)};
   }
-  static Status unsupported(std::string message) {
-    return {StatusCode::unsupported, std::move(message)};
-  }
-  static Status out_of_memory(std::string message) {
-    return {StatusCode::out_of_memory, std::move(message)};
-  }
-  static Status unavailable(std::string message) {
-    return {StatusCode::unavailable, std::move(message)};
-  }
-  static Status internal(std::string message) {
-    return {StatusCode::internal, std::move(message)};
-  }
+  static Status unsupported(std::string message) { return {StatusCode::unsupported, std::move(message)}; }
+  static Status out_of_memory(std::string message) { return {StatusCode::out_of_memory, std::move(message)}; }
+  static Status unavailable(std::string message) { return {StatusCode::unavailable, std::move(message)}; }
+  static Status internal(std::string message) { return {StatusCode::internal, std::move(message)}; }
 
   [[nodiscard]] bool ok() const noexcept { return code_ == StatusCode::ok; }
   [[nodiscard]] StatusCode code() const noexcept { return code_; }
@@ -68,8 +60,8 @@ class [[nodiscard]] Status {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}        // NOLINT(google-explicit-constructor)
-  Result(Status status) : state_(std::in_place_index<1>, std::move(status)) {  // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  Result(Status status) : state_(std::in_place_index<1>, std::move(status)) {
     if (std::get<1>(state_).ok()) {
       std::get<1>(state_) = Status::internal("a Result was made from a successful Status");
     }

@@ -36,7 +36,7 @@ struct TensorView {
 // A packed view. `data` may point to constants: Headwise writes only to out, lse and gradients.
 inline TensorView contiguous(const void* data, DType dtype, std::initializer_list<std::int64_t> shape,
                              DeviceId device = {}) {
-  TensorView view{.data = const_cast<void*>(data), .dtype = dtype, .device = device};  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+  TensorView view{.data = const_cast<void*>(data), .dtype = dtype, .device = device};
   for (const std::int64_t extent : shape) {
     if (view.rank == 4) break;
     view.shape[static_cast<std::size_t>(view.rank++)] = extent;

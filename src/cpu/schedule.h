@@ -40,12 +40,12 @@ struct Tiling {
   std::int64_t tile_rows = 0;
   std::int64_t tiles_per_head = 0;
 
-  Tiling(const AttentionProblem& p, std::int64_t tile_rows_)
+  Tiling(const AttentionProblem& p, std::int64_t rows_of_a_tile)
       : heads(p.batch * p.kv_heads),
         kv_heads(p.kv_heads),
         rows(Rows(p).count),
-        tile_rows(tile_rows_),
-        tiles_per_head((rows + tile_rows_ - 1) / tile_rows_) {}
+        tile_rows(rows_of_a_tile),
+        tiles_per_head((rows + rows_of_a_tile - 1) / rows_of_a_tile) {}
   [[nodiscard]] std::int64_t tiles() const noexcept { return heads * tiles_per_head; }
   [[nodiscard]] Tile tile(std::int64_t index) const noexcept {
     const std::int64_t head = index % heads;

@@ -23,9 +23,11 @@ struct Rows {
 
 // The rows named, in fp64, from host tensors of any floating dtype and any strides. `threads` > 0.
 // A row that sees no key, or only scores of -inf: out 0, lse -inf.
-Result<Rows> forward(const AttentionArgs& args, const AttentionProblem& problem, std::span<const RowId> rows, int threads);
+Result<Rows> forward(const AttentionArgs& args, const AttentionProblem& problem, std::span<const RowId> rows,
+                     int threads);
 
 // Scores, probabilities and output rounded to q's dtype, sums in fp32, same rows.
-Result<Rows> plain(const AttentionArgs& args, const AttentionProblem& problem, std::span<const RowId> rows, int threads);
+Result<Rows> plain(const AttentionArgs& args, const AttentionProblem& problem, std::span<const RowId> rows,
+                   int threads);
 
 }  // namespace headwise::oracle
