@@ -21,8 +21,9 @@ struct Call {
   static constexpr float kUntouched = -123.5F;
 
   std::vector<float> q = std::vector<float>(2 * 4 * 4 * 8, 0.5F);
-  std::vector<float> k = std::vector<float>(2 * 6 * 2 * 8, 0.25F);
-  std::vector<float> v = std::vector<float>(2 * 6 * 2 * 16, 1.0F);
+  // Memory for a seventh key, so that a test that claims one reaches into no other tensor.
+  std::vector<float> k = std::vector<float>(2 * 7 * 2 * 8, 0.25F);
+  std::vector<float> v = std::vector<float>(2 * 7 * 2 * 16, 1.0F);
   std::vector<float> out = std::vector<float>(2 * 4 * 4 * 16, kUntouched);
   std::vector<float> lse = std::vector<float>(2 * 4 * 4, kUntouched);
   std::vector<float> floats = std::vector<float>(1024, 0.0F);  // for optional tensors
