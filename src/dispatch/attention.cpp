@@ -57,7 +57,8 @@ class KeptWorkspace {
   KeptWorkspace& operator=(const KeptWorkspace&) = delete;
   ~KeptWorkspace() { release(); }
 
-  Result<Workspace> get(Device& device, std::size_t bytes) {
+  [[nodiscard]] bool borrowed() const { return borrowed_; }
+  Result<Workspace> borrow(Device& device, std::size_t bytes) {
     if (device_ != &device || workspace_.bytes < bytes) {
       release();
       Result<void*> data = device.allocate(bytes);
@@ -65,9 +66,11 @@ class KeptWorkspace {
       device_ = &device;
       workspace_ = {*data, bytes};
     }
+    borrowed_ = true;
     return workspace_;
   }
-  void trim() {
+  void give_back() {
+    borrowed_ = false;
     if (workspace_.bytes > kKept) release();
   }
 
@@ -80,6 +83,7 @@ class KeptWorkspace {
   }
   Device* device_ = nullptr;
   Workspace workspace_{};
+  bool borrowed_ = false;
 };
 
 }  // namespace
@@ -99,12 +103,15 @@ Status attention(const AttentionArgs& args, const AttentionOptions& options, con
 
   const Result<Device*> on = device(where);
   if (!on.ok()) return on.status();
+  // A caller's executor that steals work may begin another call on this thread while one waits.
   static thread_local KeptWorkspace kept;
-  const Result<Workspace> workspace = kept.get(**on, plan->workspace_bytes());
+  KeptWorkspace own;
+  KeptWorkspace& memory = kept.borrowed() ? own : kept;
+  const Result<Workspace> workspace = memory.borrow(**on, plan->workspace_bytes());
   if (!workspace.ok()) return workspace.status();
   run.workspace = *workspace;
   Status status = plan->run(args, run);
-  kept.trim();
+  memory.give_back();
   return status;
 }
 

@@ -1,11 +1,11 @@
+#include <cstdint>
 #include <cstdlib>
-#include <mutex>
-#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "attention/kernel.h"
 #include "attention/validation.h"
-#include "core/parallel_for.h"
 #include "core/text.h"
 #include "dispatch/registry.h"
 #include "headwise/attention.h"

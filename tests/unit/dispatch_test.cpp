@@ -196,5 +196,34 @@ TEST(Attention, CallersExecutor) {
   for (const float x : out) EXPECT_NEAR(x, 0.5F, 1e-6);
 }
 
+// A pool whose waiting threads take other work, which may be another attention call.
+struct StealingPool {
+  const AttentionArgs* other = nullptr;
+  static void run(void* context, std::int64_t count, void (*task)(void*, std::int64_t, int),
+                  void* task_context) {
+    EXPECT_TRUE(attention(*static_cast<StealingPool*>(context)->other, {}, {.threads = 2}).ok());
+    for (std::int64_t i = 0; i < count; ++i) task(task_context, i, 0);
+  }
+};
+TEST(Attention, CallWithinAnExecutorLeavesTheOuterWorkspaceAlone) {
+  std::vector<float> q(2 * 8, 0.0F), k(2048 * 2 * 8, 0.5F), ones(k.size(), 1.0F), twos(k.size(), 2.0F);
+  std::vector<float> outer(q.size()), inner(q.size());
+  AttentionArgs args{.q = contiguous(q.data(), {1, 1, 2, 8}),
+                     .k = contiguous(k.data(), {1, 2048, 2, 8}),
+                     .v = contiguous(ones.data(), {1, 2048, 2, 8}),
+                     .out = contiguous(outer.data(), {1, 1, 2, 8})};
+  AttentionArgs other = args;
+  other.v.data = twos.data();
+  other.out.data = inner.data();
+  StealingPool pool{&other};
+  const Executor executor{&pool, 2, StealingPool::run};
+  for (const KernelInfo& kernel : kernels()) {
+    if (!plan(check(make_problem(args)), {}, kernel.id).ok()) continue;
+    ASSERT_TRUE(attention(args, {}, {.threads = 2, .kernel = kernel.id, .executor = &executor}).ok());
+    for (const float x : outer) EXPECT_FLOAT_EQ(x, 1) << kernel.id;
+    for (const float x : inner) EXPECT_FLOAT_EQ(x, 2) << kernel.id;
+  }
+}
+
 }  // namespace
 }  // namespace headwise
