@@ -11,6 +11,10 @@ constexpr int kTileRows = 8;
 
 inline Float load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, Float x) { _mm512_storeu_ps(p, x); }
+// The first `count` (1 to kLanes) floats at p; memory behind them is neither read nor written.
+inline Mask first_lanes(int count) { return static_cast<Mask>(0xFFFFU >> (kLanes - count)); }
+inline Float load_first(const float* p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
+inline void store_first(float* p, Float x, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), x); }
 inline Float broadcast(float x) { return _mm512_set1_ps(x); }
 inline Float zero() { return _mm512_setzero_ps(); }
 inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }

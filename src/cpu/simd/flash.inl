@@ -29,8 +29,6 @@ template <int N>
 inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile,
                         const float* q, Scale scale, const BlockRange& range, KeyRange keys,
                         std::int64_t block_kv, float* s, float* factor, Partial to) {
-  const float* k = args.k.as<const float>() + offset(args.k, tile.batch, 0, tile.kv_head);
-  const float* v = args.v.as<const float>() + offset(args.v, tile.batch, 0, tile.kv_head);
   const Float minus_infinity = broadcast(-__builtin_inff());
   const Float by = broadcast(scale.log2);
   Float reference[N];
@@ -48,7 +46,8 @@ inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, co
     const std::int64_t count = end - begin;
     Float peak[N];
     for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
-    scores<N>(k + begin * args.k.stride[1], args.k.stride[1], count, q, p.head_dim, s, peak);
+    const float* k = args.k.as<const float>() + offset(args.k, tile.batch, begin, tile.kv_head);
+    scores<N>(k, args.k.stride[1], count, q, p.head_dim, s, peak);
     if (block_kind(range, begin, end) != BlockKind::full) {
       LaneRanges lanes;
       lane_ranges(p, tile, kLanes * N, begin, count, lanes);
@@ -64,8 +63,8 @@ inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, co
       reference[n] = next;
     }
     exponentials<N>(s, count, by, shift, sum);
-    values<N>(v + begin * args.v.stride[1], args.v.stride[1], s, count, p.head_dim_v,
-              empty ? nullptr : factor, to.o);
+    const float* v = args.v.as<const float>() + offset(args.v, tile.batch, begin, tile.kv_head);
+    values<N>(v, args.v.stride[1], s, count, p.head_dim_v, empty ? nullptr : factor, to.o);
     empty = false;
   }
   for (int n = 0; n < N; ++n) {
@@ -132,11 +131,14 @@ inline void clear(const Partial& partial, int lanes) {
   }
 }
 
+// Keys of a chunk that some row of a tile may see.
+inline KeyRange keys_of_chunk(const BlockRange& range, std::int64_t chunk) {
+  return intersect(range.any, {chunk * kFlashChunk, (chunk + 1) * kFlashChunk});
+}
+
 template <int N>
 inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const float* q, const BlockRange& range,
-                             std::int64_t chunk, float* scratch, const Partial& to, bool merge_into) {
-  const KeyRange keys = intersect(range.any, {chunk * kFlashChunk, (chunk + 1) * kFlashChunk});
-  if (keys.empty()) return;
+                             KeyRange keys, float* scratch, const Partial& to, bool merge_into) {
   float* s = scratch;
   float* factor = s + call.block_kv * kLanes * N;
   const Partial fresh = merge_into ? call.partial_at(factor + kLanes * N, kLanes * N) : to;
@@ -184,8 +186,9 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
     for (int i = 0; i < count; ++i) {
       auto& m = member[i];
-      if (intersect(m.range.any, {chunk * kFlashChunk, (chunk + 1) * kFlashChunk}).empty()) continue;
-      HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, chunk, scratch, m.state,
+      const KeyRange keys = keys_of_chunk(m.range, chunk);
+      if (keys.empty()) continue;
+      HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, keys, scratch, m.state,
                          m.started);
       m.started = true;
     }
@@ -204,13 +207,15 @@ inline void flash_split_task(void* context, std::int64_t index, int worker) {
   const std::int64_t chunk = index % call.chunks;
   const Tile tile = call.tiling.tile(tile_index);
   const BlockRange range = tile_range(call.p, Rows(call.p), tile);
+  const KeyRange keys = keys_of_chunk(range, chunk);
   const int vectors = vectors_for(tile.rows);
   float* scratch = call.scratch(worker);
   float* q = scratch + call.layout.block_floats;
   const Partial to = call.partial_at(call.split_partial(tile_index, chunk), vectors * kLanes);
   clear(to, vectors * kLanes);
+  if (keys.empty()) return;
   HEADWISE_FOR_WIDTH(vectors, pack_queries, call.args, call.p, tile, call.scale.query, q);
-  HEADWISE_FOR_WIDTH(vectors, flash_tile_chunk, call, tile, q, range, chunk, scratch, to, false);
+  HEADWISE_FOR_WIDTH(vectors, flash_tile_chunk, call, tile, q, range, keys, scratch, to, false);
 }
 
 inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/) {
@@ -240,7 +245,7 @@ inline Status flash_run(const AttentionArgs& args, const RunContext& context) no
                  (p.seq_kv + kFlashChunk - 1) / kFlashChunk,
                  static_cast<unsigned char*>(context.workspace.data)};
   const std::int64_t tiles = call.tiling.tiles();
-  if (tiles == 0 || p.head_dim_v == 0) return {};
+  if (tiles == 0) return {};
   if (call.layout.split(tiles, call.chunks)) {
     core::parallel_for(tiles * call.chunks, context.threads, flash_split_task, &call, context.executor);
     core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);

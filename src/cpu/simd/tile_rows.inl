@@ -28,7 +28,13 @@ inline Scale scale_of(const AttentionProblem& p) {
   const float s = p.scale();
   if (s == 0) return {0, kLog2e, 1};
   const float positive = s < 0 ? -s : s;
-  return {s < 0 ? -1.0F : 1.0F, positive * kLog2e, positive};
+  const float log2 = positive * kLog2e;
+  return {s < 0 ? -1.0F : 1.0F, log2 < __FLT_MAX__ ? log2 : __FLT_MAX__, positive};  // inf * 0 is NaN
+}
+
+// Columns are moved by squares of kLanes; the last one may be narrower.
+inline int columns_from(std::int64_t d, std::int64_t head_dim) {
+  return head_dim - d < kLanes ? static_cast<int>(head_dim - d) : kLanes;
 }
 
 // Q^T [head_dim][kLanes * N].
@@ -47,31 +53,31 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
                             offset(args.q, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
                       : nullptr;
     }
-    std::int64_t d = 0;
-    for (; d + kLanes <= p.head_dim; d += kLanes) {
+    for (std::int64_t d = 0; d < p.head_dim; d += kLanes) {
+      const int columns = columns_from(d, p.head_dim);
       Float x[kLanes];
-      for (int i = 0; i < kLanes; ++i) x[i] = source[i] != nullptr ? load(source[i] + d) : zero();
-      transpose(x);
-      for (int i = 0; i < kLanes; ++i) store(q + (d + i) * kWidth + n * kLanes, multiply(x[i], times));
-    }
-    for (; d < p.head_dim; ++d) {
       for (int i = 0; i < kLanes; ++i) {
-        q[d * kWidth + n * kLanes + i] = source[i] != nullptr ? source[i][d] * factor : 0.0F;
+        x[i] = source[i] != nullptr ? load_first(source[i] + d, columns) : zero();
+      }
+      transpose(x);
+      for (int i = 0; i < kLanes; ++i) {
+        if (i < columns) store(q + (d + i) * kWidth + n * kLanes, multiply(x[i], times));
       }
     }
   }
 }
 
 // a / b, b with a finite reciprocal: one step of correction gives what a division would, for two
-// multiply-adds instead of some ten cycles.
+// multiply-adds instead of some ten cycles. An infinite a has no rest to correct by.
 inline Float quotient(Float a, Float b, Float reciprocal) {
   const Float first = multiply(a, reciprocal);
-  return fma(subtract_product(first, b, a), reciprocal, first);
+  const Float rest = subtract_product(first, b, a);
+  return select(equal(rest, rest), fma(rest, reciprocal, first), first);
 }
 
 // out = O^T / sum, 0 where a row saw no key (its sum is 0), and its LSE. reference is in raw scores.
 template <int N>
-inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float* o,
+inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, const float* o,
                        Scale scale, const float* reference, const float* sum) {
   constexpr int kWidth = kLanes * N;
   const Rows rows(p);
@@ -87,22 +93,19 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
     const Float total = load(sum + n * kLanes);
     const Mask unseen = equal(total, zero());
     const Float over = divide(broadcast(1.0F), total);
-    std::int64_t d = 0;
-    for (; d + kLanes <= p.head_dim_v; d += kLanes) {
+    for (std::int64_t d = 0; d < p.head_dim_v; d += kLanes) {
+      const int columns = columns_from(d, p.head_dim_v);
       Float x[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        x[i] = select(unseen, zero(), quotient(load(o + (d + i) * kWidth + n * kLanes), total, over));
+        if (i < columns) {
+          x[i] = select(unseen, zero(), quotient(load(o + (d + i) * kWidth + n * kLanes), total, over));
+        } else {
+          x[i] = zero();
+        }
       }
       transpose(x);
       for (int i = 0; i < kLanes; ++i) {
-        if (target[i] != nullptr) store(target[i] + d, x[i]);
-      }
-    }
-    for (; d < p.head_dim_v; ++d) {
-      float* row = o + d * kWidth + n * kLanes;
-      store(row, select(unseen, zero(), quotient(load(row), total, over)));
-      for (int i = 0; i < kLanes; ++i) {
-        if (target[i] != nullptr) target[i][d] = row[i];
+        if (target[i] != nullptr) store_first(target[i] + d, x[i], columns);
       }
     }
   }

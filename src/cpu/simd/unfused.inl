@@ -2,7 +2,7 @@
 // O^T, each a pass of blocked products by the micro-kernels of tiles.inl. Tiles compute only keys
 // that a row of theirs may see; K and V are not repeated for grouped heads.
 //
-// Workspace: Q^T and O^T a worker, then S^T [tile][seq_kv][lanes] and each lane's sum.
+// Workspace: Q^T or O^T a worker, then S^T [tile][seq_kv][lanes] and each lane's maximum and sum.
 
 struct UnfusedCall {
   const AttentionArgs& args;
@@ -31,15 +31,14 @@ template <int N>
 inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64_t index, float* q) {
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
+  const KeyRange keys = tile_range(p, Rows(p), tile).any;
+  if (keys.empty()) return;
   pack_queries<N>(args, p, tile, call.scale.query, q);
-  const BlockRange range = tile_range(p, Rows(p), tile);
-  const float* k = args.k.as<const float>() + offset(args.k, tile.batch, 0, tile.kv_head);
-  float* s = call.scores(index);
+  const float* k = args.k.as<const float>() + offset(args.k, tile.batch, keys.begin, tile.kv_head);
   Float peak[N];
-  for (int n = 0; n < N; ++n) peak[n] = zero();
-  if (range.any.empty()) return;
-  scores<N>(k + range.any.begin * args.k.stride[1], args.k.stride[1], range.any.end - range.any.begin, q,
-            p.head_dim, s + range.any.begin * kLanes * N, peak);
+  for (int n = 0; n < N; ++n) peak[n] = zero();  // the softmax finds it anew
+  scores<N>(k, args.k.stride[1], keys.end - keys.begin, q, p.head_dim,
+            call.scores(index) + keys.begin * kLanes * N, peak);
 }
 
 template <int N>
@@ -87,7 +86,6 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
   const BlockRange range = tile_range(p, Rows(p), tile);
-  const float* v = args.v.as<const float>() + offset(args.v, tile.batch, 0, tile.kv_head);
   const float* s = call.scores(index);
   float ones[kLanes * N];
   for (float& x : ones) x = 1;
@@ -95,8 +93,8 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
   std::int64_t end = 0;
   for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = end) {
     end = begin + kUnfusedKeys < range.any.end ? begin + kUnfusedKeys : range.any.end;
-    values<N>(v + begin * args.v.stride[1], args.v.stride[1], s + begin * kLanes * N, end - begin,
-              p.head_dim_v, factor, o);
+    const float* v = args.v.as<const float>() + offset(args.v, tile.batch, begin, tile.kv_head);
+    values<N>(v, args.v.stride[1], s + begin * kLanes * N, end - begin, p.head_dim_v, factor, o);
     factor = ones;
   }
   write_rows<N>(args, p, tile, o, call.scale, call.reference(index), call.sum(index));
@@ -127,7 +125,7 @@ inline Status unfused_run(const AttentionArgs& args, const RunContext& context) 
                    UnfusedLayout(p, kLanes * kVectors, context.threads),
                    static_cast<unsigned char*>(context.workspace.data)};
   const std::int64_t tiles = call.tiling.tiles();
-  if (tiles == 0 || p.head_dim_v == 0) return {};
+  if (tiles == 0) return {};
   core::parallel_for(tiles, context.threads, unfused_scores_task, &call, context.executor);
   core::parallel_for(tiles, context.threads, unfused_softmax_task, &call, context.executor);
   core::parallel_for(tiles, context.threads, unfused_values_task, &call, context.executor);

@@ -38,25 +38,26 @@ void naive_row(const NaiveCall<T>& call, std::int64_t batch, std::int64_t head, 
   const AttentionProblem& p = call.p;
   const std::int64_t kv_head = head / (p.heads / p.kv_heads);
   const T* q = args.q.as<const T>() + offset(args.q, batch, query, head);
-  const T* k = args.k.as<const T>() + offset(args.k, batch, 0, kv_head);
-  const T* v = args.v.as<const T>() + offset(args.v, batch, 0, kv_head);
   T* out = args.out.as<T>() + offset(args.out, batch, query, head);
   const KeyRange keys = key_range(p, query);
   const float scale = p.scale();
+  const auto score_of = [&](std::int64_t key) {
+    return score(q, args.k.as<const T>() + offset(args.k, batch, key, kv_head), p.head_dim, scale);
+  };
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
   float peak = kMinusInfinity;
   for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-    const float s = score(q, k + j * args.k.stride[1], p.head_dim, scale);
+    const float s = score_of(j);
     if (s > peak || std::isnan(s)) peak = s;
   }
   float sum = 0;
   for (std::int64_t d = 0; d < p.head_dim_v; ++d) sums[d] = 0;
   if (peak != kMinusInfinity) {
     for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-      const float weight = std::exp(score(q, k + j * args.k.stride[1], p.head_dim, scale) - peak);
+      const float weight = std::exp(score_of(j) - peak);
       sum += weight;
-      const T* row = v + j * args.v.stride[1];
+      const T* row = args.v.as<const T>() + offset(args.v, batch, j, kv_head);
       for (std::int64_t d = 0; d < p.head_dim_v; ++d) sums[d] += weight * to_float(row[d]);
     }
   }

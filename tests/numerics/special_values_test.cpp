@@ -1,0 +1,95 @@
+// Values at the ends of what floats can say, and tensors without memory, in every kernel of the
+// registry.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "headwise/headwise.h"
+#include "lab/inputs.h"
+#include "support/run_kernel.h"
+
+namespace headwise::numerics {
+namespace {
+
+class SpecialValues : public testing::TestWithParam<KernelInfo> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = cannot_run_here(GetParam()); !why.empty()) GTEST_SKIP() << why;
+  }
+  static AttentionProblem problem_of(const char* text) {
+    AttentionProblem problem = check(parse_problem(text));
+    problem.dtype = problem.kv_dtype = GetParam().traits.dtype;
+    return problem;
+  }
+  static Status run_planned(const AttentionProblem& problem, const AttentionArgs& args) {
+    return run(check(plan(problem, {}, GetParam().id)), args);
+  }
+};
+
+// An infinite value that a row sees with some weight is the row's output, not a NaN.
+TEST_P(SpecialValues, InfiniteValuesStayInfinite) {
+  const AttentionProblem problem = problem_of("seq_q=50 seq_kv=600 heads=2 head_dim=8 head_dim_v=19");
+  for (const double infinity :
+       {std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}) {
+    lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+    AttentionArgs values = without_k(inputs.args());
+    values.v.shape[3] = 1;
+    values.v.data = values.v.as<std::byte>() + 17 * size_of(problem.dtype);
+    fill_keys(values, 555, 556, infinity);
+    ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+    const TensorView& out = inputs.args().out;
+    for (std::int64_t i = 0; i < problem.seq_q * problem.heads; ++i) {
+      for (std::int64_t d = 0; d < problem.head_dim_v; ++d) {
+        const double x = load_element(out.dtype, out.data, i * problem.head_dim_v + d);
+        ASSERT_TRUE(d == 17 ? x == infinity : std::isfinite(x))
+            << "row " << i << " column " << d << ": " << x;
+      }
+    }
+  }
+}
+
+// Scores of 0 stay 0 under the largest scale, whatever a kernel multiplies it with beforehand.
+TEST_P(SpecialValues, LargestScaleOfEqualScores) {
+  AttentionProblem problem = problem_of("seq_q=20 seq_kv=600 heads=2 head_dim=16 lse=1");
+  const lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+  const TensorView& q = inputs.args().q;
+  for (std::int64_t i = 0; i < q.elements(); ++i) store_element(q.dtype, q.data, i, 0);
+  problem.softmax_scale = 1.0F;
+  ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+  const std::vector<std::byte> expected = output_bits(inputs.args());
+  for (const float scale : {std::numeric_limits<float>::max(), std::numeric_limits<float>::lowest(),
+                            std::numeric_limits<float>::denorm_min(), 0.0F}) {
+    problem.softmax_scale = scale;
+    ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+    EXPECT_EQ(output_bits(inputs.args()), expected) << scale;
+  }
+}
+
+// Tensors without elements may have no memory; nothing is added to their null pointers (UBSan).
+TEST_P(SpecialValues, NoKeysNeedNoMemory) {
+  const AttentionProblem problem = problem_of("batch=2 seq_q=5 seq_kv=0 heads=4 kv_heads=2 head_dim=8 lse=1");
+  lab::Inputs inputs = check(lab::make_inputs(problem, {}, cpu()));
+  AttentionArgs args = inputs.args();
+  ASSERT_TRUE(lab::poison(inputs).ok());
+  for (TensorView* view : {&args.k, &args.v}) {
+    view->data = nullptr;
+    view->stride = {64, 16, 8, 1};
+  }
+  ASSERT_TRUE(run_planned(problem, args).ok());
+  for (std::int64_t i = 0; i < args.out.elements(); ++i) {
+    EXPECT_EQ(load_element(args.out.dtype, args.out.data, i), 0);
+  }
+  for (std::int64_t i = 0; i < args.lse.elements(); ++i) {
+    EXPECT_EQ(args.lse.as<float>()[i], -std::numeric_limits<float>::infinity());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registry, SpecialValues, testing::ValuesIn(forward_kernels()),
+                         [](const testing::TestParamInfo<KernelInfo>& info) {
+                           return test_name(info.param.id);
+                         });
+
+}  // namespace
+}  // namespace headwise::numerics
