@@ -140,6 +140,20 @@ TEST(Attention, OneCall) {
   EXPECT_NEAR(mean.lse[1], 1.0986123, 1e-6);
 }
 
+// Keys that take no memory (stride 0) can be as many as extents allow: the workspace for all their
+// scores must not wrap round to a size that somebody has.
+TEST(Plan, WorkspaceOfAbsurdSizesDoesNotWrapRound) {
+  const AttentionProblem problem =
+      problem_of("batch=1048576 heads=1 seq_q=1 seq_kv=549755813888 head_dim=1 threads=2");
+  ASSERT_TRUE(validate(problem).ok());
+  const double scores = static_cast<double>(problem.batch) * static_cast<double>(problem.seq_kv);
+  for (const KernelInfo& kernel : kernels()) {
+    const Result<Plan> planned = plan(problem, {}, kernel.id);
+    if (!planned.ok() || kernel.traits.algorithm != "unfused") continue;
+    EXPECT_GE(static_cast<double>(planned->workspace_bytes()), 4 * scores) << kernel.id;
+  }
+}
+
 TEST(Attention, BringYourOwnWorkspaceAndThreads) {
   Mean mean;
   for (const int threads : {1, 2}) {
