@@ -47,6 +47,10 @@ int run_bench(const Invocation& invocation) {
   if (Status status = lab::check_contenders(*cases); !status.ok()) return fail(status);
   if (Status status = check_writable("--out", invocation.out); !status.ok()) return fail(status);
   if (Status status = check_writable("--report", invocation.report); !status.ok()) return fail(status);
+  if (same_file(invocation.out, invocation.report)) {
+    return fail(Status::invalid_argument(
+        fmt::format("--report: '{}' is the file of --out too; name another", invocation.report)));
+  }
   lab::SessionOptions options;
   options.command = invocation.command_line;
   options.out = invocation.out;
@@ -66,7 +70,11 @@ int run_bench(const Invocation& invocation) {
   const lab::Terminal terminal = lab::terminal_of(1);
   fmt::print("{}\n{}", lab::render_table(result->file.rows, terminal),
              lab::render_summary(result->file.rows, terminal));
-  if (!invocation.out.empty()) fmt::print("Rows: {}\n", invocation.out);
+  if (!result->written.ok()) {
+    fail(result->written);
+  } else if (!invocation.out.empty()) {
+    fmt::print("Rows: {}\n", invocation.out);
+  }
   if (!invocation.report.empty() && !result->file.rows.empty()) {
     const std::string source = std::filesystem::path(invocation.out).filename().string();
     if (Status status = write_report(result->file, source, "", invocation.report); !status.ok()) {

@@ -37,6 +37,9 @@ int run_report(const Invocation& invocation);
 // "headwise: <message>" on stderr; returns the exit code of a usage error, or 1 for a defect.
 int fail(const Status& status);
 
+// Both name one file, be it through links: what would be written to one would replace the other.
+bool same_file(const std::string& one, const std::string& other);
+
 // The suite's lines and the flags, or the flags alone. Without either: the suite `default`.
 Result<std::vector<lab::Case>> cases_of(const Invocation& invocation);
 

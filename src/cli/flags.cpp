@@ -7,6 +7,7 @@
 
 #include "core/text.h"
 #include "lab/environment.h"
+#include "lab/units.h"
 
 namespace headwise::cli {
 namespace {
@@ -90,6 +91,20 @@ struct Commands {
   Invocation invocation;
 };
 
+// CLI::Range lets NaN through: it is neither below nor above.
+void add_seconds(CLI::App& command, const char* name, double& seconds, double least, const char* help) {
+  command.add_option(name, seconds, help)
+      ->type_name("S")
+      ->check(CLI::Validator(
+          [least](const std::string& text) {
+            const auto value = core::parse_number<double>(text);
+            return value && *value >= least && *value <= 1e6
+                       ? std::string()
+                       : fmt::format("expected seconds from {} to 1000000, got '{}'", least, text);
+          },
+          ""));
+}
+
 void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   Invocation& i = commands.invocation;
   command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")
@@ -99,15 +114,11 @@ void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   command.add_flag("--dry-run", i.dry_run,
                    "list the cells with the memory and time they would take, and run none");
   if (bench) {
-    command
-        .add_option("--seconds", i.seconds, "samples of a contender in a cell end after this, or at 1 % [2]")
-        ->type_name("S")
-        ->check(CLI::Range(0.0, 1e6).description(""));
+    add_seconds(command, "--seconds", i.seconds, 0,
+                "samples of a contender in a cell end after this, or at 1 % [2]");
   }
-  command
-      .add_option("--max-seconds", i.max_seconds, "of a whole cell; the rest of it is then `timeout` [120]")
-      ->type_name("S")
-      ->check(CLI::Range(0.001, 1e6).description(""));
+  add_seconds(command, "--max-seconds", i.max_seconds, 0.001,
+              "of a whole cell; the rest of it is then `timeout` [120]");
   command.add_flag("--quiet", i.quiet, "no progress on stderr");
   command.add_flag("--host-name", i.host_name,
                    "record the machine's name (left out otherwise: results are shared)");
@@ -172,11 +183,7 @@ std::string unknown(const CLI::App& command, const std::vector<std::string>& res
 // As typed: what a shell needs quoted is quoted.
 std::string command_line(int count, const char* const* arguments) {
   std::string line = "headwise";
-  for (int i = 1; i < count; ++i) {
-    const std::string_view word = arguments[i];
-    const bool quote = word.empty() || word.find_first_of(" \t'\"$*?&;<>()|\\") != std::string_view::npos;
-    line += quote ? fmt::format(" '{}'", word) : fmt::format(" {}", word);
-  }
+  for (int i = 1; i < count; ++i) line += " " + lab::shell_word(arguments[i]);
   return line;
 }
 
@@ -201,6 +208,11 @@ Parsed parse_command_line(int count, const char* const* arguments) {
   } catch (const CLI::CallForVersion& version) {
     return {.exit = 0, .text = std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {
+    for (const auto& [option, axis] : commands.axis_options) {
+      if (option->count() > 1)
+        return mistake(fmt::format("--{}: given {} times; give a list: --{} A,B", axis->name, option->count(),
+                                   axis->name));
+    }
     return mistake(error.what());
   }
   if (const auto rest = app.remaining(); !rest.empty()) return mistake(unknown(app, rest, true));

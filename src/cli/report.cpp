@@ -24,6 +24,14 @@ Status write_report(const lab::RunFile& file, const std::string& source, const s
   return lab::write_file_atomically(path, *page);
 }
 
+bool same_file(const std::string& one, const std::string& other) {
+  namespace fs = std::filesystem;
+  if (one.empty() || other.empty()) return false;
+  std::error_code error;
+  if (fs::equivalent(one, other, error)) return true;  // also hard links
+  return fs::weakly_canonical(fs::absolute(one), error) == fs::weakly_canonical(fs::absolute(other), error);
+}
+
 int run_report(const Invocation& invocation) {
   const std::string& source = invocation.positionals.front();
   Result<lab::RunFile> file = lab::read_rows(source);
@@ -31,6 +39,10 @@ int run_report(const Invocation& invocation) {
   for (const std::string& warning : file->warnings) fmt::print(stderr, "headwise: {}\n", warning);
   std::string out = invocation.out;
   if (out.empty()) out = std::filesystem::path(source).replace_extension(".html").string();
+  if (same_file(source, out)) {
+    return fail(Status::invalid_argument(
+        fmt::format("--out: '{}' is the result file itself; name another file for the report", out)));
+  }
   const std::string name = std::filesystem::path(source).filename().string();
   if (Status status = write_report(*file, name, invocation.title, out); !status.ok()) {
     fail(status);

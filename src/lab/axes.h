@@ -78,6 +78,8 @@ Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std:
 // The words that make this case again, kernels and baseline left out: its name in rows.
 std::vector<Word> words_of(const Case& one);
 std::string case_id(const Case& one);  // "batch=1 seq=512 ..."
+// The contender of a case that no kernel of this build is made for; no name that --kernels would know.
+inline constexpr std::string_view kNobody = "suitable";
 // "headwise bench --batch 1 --seq 512 ... --kernels <contender> --baseline unfused"
 std::string reproducer(const Case& one, std::string_view contender);
 

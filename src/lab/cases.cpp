@@ -6,6 +6,7 @@
 #include <set>
 
 #include "lab/axes.h"
+#include "lab/units.h"
 
 namespace headwise::lab {
 namespace {
@@ -147,11 +148,9 @@ std::string case_id(const Case& one) {
 
 std::string reproducer(const Case& one, std::string_view contender) {
   std::string text = "headwise bench";
-  for (const auto& [axis, value] : words_of(one)) {
-    const bool quote = value.find_first_of(" '\"$*?&;<>()|\\") != std::string::npos;
-    text += quote ? fmt::format(" --{} '{}'", axis, value) : fmt::format(" --{} {}", axis, value);
-  }
-  return fmt::format("{} --kernels {} --baseline {}", text, contender, one.baseline);
+  for (const auto& [axis, value] : words_of(one)) text += fmt::format(" --{} {}", axis, shell_word(value));
+  if (contender != kNobody) text += fmt::format(" --kernels {}", shell_word(contender));
+  return fmt::format("{} --baseline {}", text, shell_word(one.baseline));
 }
 
 }  // namespace headwise::lab

@@ -92,7 +92,7 @@ Result<std::vector<Contender>> contenders_of(const Case& one) {
     if (asked || taken[i]) contenders.push_back(planned(all[i], one));
   }
   for (const std::string& name : unanswered) contenders.push_back(nobody(name, one));
-  if (contenders.empty()) contenders.push_back(nobody("suitable", one));
+  if (contenders.empty()) contenders.push_back(nobody(std::string(kNobody), one));
   // The best that can run of those the baseline's name fits.
   const auto is_baseline = [&](const Contender& c) {
     return has_baseline && c.plan.ok() &&

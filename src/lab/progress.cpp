@@ -72,7 +72,9 @@ void Progress::clear() {
 
 void Progress::line(std::string_view text) {
   clear();
-  fmt::print(stream_, "{}\n", text);
+  // fputs: a progress that cannot be written (a full disk behind stderr) must not end the run by an
+  // exception.
+  std::fputs(fmt::format("{}\n", text).c_str(), stream_);
   std::fflush(stream_);
 }
 
@@ -114,7 +116,8 @@ void Progress::draw(std::string_view doing) {
       fmt::format("{}/{}  {} left  {}  {}", index_ + 1, labels_.size(), left, labels_[index_], doing);
   constexpr int kBarColumns = 23;  // with its brackets and a blank
   std::fputs("\r\x1b[K", stream_);
-  fmt::print(stream_, "{} {}", bar(share), cut_to(text, terminal_.columns - kBarColumns - 1));
+  std::fputs(fmt::format("{} {}", bar(share), cut_to(text, terminal_.columns - kBarColumns - 1)).c_str(),
+             stream_);
   std::fflush(stream_);
   drawn_ = true;
 }

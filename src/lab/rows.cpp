@@ -65,7 +65,7 @@ std::vector<Field> time_fields() {
       {"repeats", &R::repeats, "", "repeats", 0, "calls a sample, so that a sample is no shorter than 50 us"},
       {"warmups", &R::warmups, "", "warm-ups", 0, "calls before the first sample"},
       {"stop", &R::stop, "", "stop", 0,
-       "why sampling ended: interval (narrow enough), seconds, max_seconds or interrupted"},
+       "why sampling ended: interval (narrow enough), seconds, samples, max_seconds or interrupted"},
       {"prepare_ms", &R::prepare_ms, "ms", "prepare ms", 0,
        "time to plan and to allocate outputs and workspace"},
       {"verify_ms", &R::verify_ms, "ms", "verify ms", 0, "time of the first call and of its comparison"},

@@ -144,9 +144,11 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
   const InterruptGuard guard;
   SessionObserver observer(progress ? &*progress : nullptr, options.out.empty() ? nullptr : &writer,
                            result.file.rows);
-  if (Status status = run_cases(cases, run, observer); !status.ok()) return status;
-  if (!options.out.empty()) {
-    if (Status status = writer.finish(); !status.ok()) return status;
+  result.written = run_cases(cases, run, observer);
+  if (result.written.ok() && !options.out.empty()) result.written = writer.finish();
+  if (!result.written.ok()) {
+    result.exit = exit_code::kBadRow;
+    return result;
   }
   result.exit = g_interrupted != 0 ? exit_code::kInterrupted : exit_code_of(result.file.rows);
   return result;

@@ -30,7 +30,8 @@ struct SessionOptions {
 
 struct SessionResult {
   int exit = exit_code::kGood;
-  RunFile file;  // what was written, or would have been
+  RunFile file;    // what was written, or would have been
+  Status written;  // why the result file is not there; the rows up to then are in `file`
 };
 
 // Runs the cases; stdout gets nothing, stderr the progress. A Status where nothing ran.

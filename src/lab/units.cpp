@@ -36,4 +36,18 @@ std::string four_digits(double value) {
   return fmt::format("{:.{}f}", value, std::clamp(decimals, 0, 6));
 }
 
+std::string shell_word(std::string_view word) {
+  if (!word.empty() && word.find_first_of(" \t\n'\"$`*?[]{}~#!&;<>()|\\") == std::string_view::npos)
+    return std::string(word);
+  std::string text = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      text += "'\\''";
+    } else {
+      text += c;
+    }
+  }
+  return text + "'";
+}
+
 }  // namespace headwise::lab

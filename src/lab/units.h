@@ -1,7 +1,8 @@
-// Quantities for people's eyes.
+// Quantities for people's eyes, and words for their shells.
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace headwise::lab {
 
@@ -10,5 +11,7 @@ std::string seconds_for_people(double seconds);  // "0.4 s", "12 min"
 std::string rate_for_people(double per_second);  // "12.3M"
 // Four significant digits without an exponent, so that a column can be read down.
 std::string four_digits(double value);
+// As a POSIX shell must be given it: quoted where it needs to be.
+std::string shell_word(std::string_view word);
 
 }  // namespace headwise::lab

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import shlex
 import signal
@@ -146,6 +147,9 @@ class Usage(unittest.TestCase):
         self.refused("bench", "--causal", "--seq-q", "1", says="align is needed")
         self.refused("bench", "--heads", "8", "--kv-heads", "3", says="kv_heads")
         self.refused("bench", "--seconds", "-1", says="--seconds")
+        self.refused("bench", "--seconds", "nan", says="--seconds")
+        self.refused("verify", "--max-seconds", "nan", says="--max-seconds")
+        self.refused("bench", "--seq", "1", "--seq", "2", says="--seq: given 2 times; give a list")
         self.refused("bench", "extra", says="unexpected argument 'extra'")
         self.refused("explain", says="explain needs a problem")
         self.refused("report", says="file")
@@ -219,6 +223,12 @@ class Bench(Temporary):
             self.assertTrue(row["reason"])
         self.assertIn("out_of_memory", result.stdout)
 
+    def test_nobody_for_a_problem_is_a_row_that_can_be_reproduced(self):
+        _, _, rows = self.bench(*QUICK, "--direction", "backward")
+        self.assertEqual([row["status"] for row in rows], ["unsupported"])
+        again = run(*shlex.split(rows[0]["reproduce"])[1:])
+        self.assertEqual(again.returncode, 0, again.stderr)
+
     def test_absent_device(self):
         _, _, rows = self.bench(*QUICK, "--device", "cuda", code=4)
         self.assertEqual({row["status"] for row in rows}, {"absent"})
@@ -275,6 +285,64 @@ class Bench(Temporary):
             self.assertIn("bad.jsonl", result.stderr)
             self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
             self.assertFalse(os.path.exists(self.path("bad.html")))
+
+
+class Streams(Temporary):
+    """Files that are the same, full or closed: results are never lost or spoiled in silence."""
+
+    def test_a_report_never_replaces_its_rows(self):
+        rows = self.path("run.jsonl")
+        both = run("bench", *QUICK, "--kernels", "naive", "--out", rows, "--report", os.path.join(self.folder, ".", "run.jsonl"))
+        self.assertEqual(both.returncode, 3, both.stderr)
+        self.assertIn("--report", both.stderr)
+        self.assertEqual(os.listdir(self.folder), [])
+        self.assertEqual(run("bench", *QUICK, "--kernels", "naive", "--out", rows).returncode, 0)
+        os.symlink(rows, self.path("link.html"))
+        os.link(rows, self.path("run.html"))  # what `report run.jsonl` would write
+        for arguments in (["--out", rows], ["--out", self.path("link.html")], []):
+            result = run("report", rows, *arguments)
+            self.assertEqual(result.returncode, 3, result.stderr)
+            self.assertIn("--out", result.stderr)
+        self.assertEqual(read(rows)[1][0]["status"], "ok")
+
+    def test_a_full_disk_is_told_and_the_table_is_kept(self):
+        out = self.path("run.jsonl")
+        arguments = [PROGRAM, "bench", *QUICK[2:], "--seq", "16..48", "--kernels", "naive", "--baseline", "none", "--out", out]
+
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+
+        result = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment(), preexec_fn=limit)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("cannot write to", result.stderr)
+        self.assertIn("cpu/scalar/naive/f32", result.stdout)
+        self.assertNotIn("Rows:", result.stdout)
+
+    def test_closed_streams_do_not_end_in_the_rows(self):
+        for closed in ("2>&-", ">&-", ">&- 2>&-"):
+            out = self.path("run.jsonl")
+            command = shlex.join([PROGRAM, "bench", *QUICK, "--kernels", "naive", "--out", out])
+            subprocess.run(f"{command} {closed}", shell=True, timeout=120, env=environment(), stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL, check=False)
+            with open(out, encoding="utf-8") as stream:
+                self.assertTrue(all(line.startswith("{") for line in stream), closed)
+            os.remove(out)
+
+    def test_a_full_stderr_costs_the_progress_alone(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            result = subprocess.run([PROGRAM, "bench", *QUICK, "--kernels", "naive"], stdout=subprocess.PIPE, stderr=full,
+                                    text=True, timeout=120, env=environment())
+        self.assertEqual(result.returncode, 0)
+        self.assertIn("Verified against fp64", result.stdout)
+
+    def test_a_full_stdout_is_an_error(self):
+        for arguments in (["list"], ["--help"], ["bench", *QUICK, "--kernels", "naive"]):
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                result = subprocess.run([PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120,
+                                        env=environment())
+            self.assertEqual(result.returncode, 1, arguments)
+            self.assertIn("stdout", result.stderr)
 
 
 class Interruption(Temporary):
