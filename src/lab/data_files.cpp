@@ -89,7 +89,8 @@ Result<InputSpec> find_inputs(std::string_view text) {
   if (!layers) return layers.status();
   if (std::find(layers->begin(), layers->end(), *layer) == layers->end()) {
     return Status::invalid_argument(
-        fmt::format("{} has no layer {}; it has {}", *file, *layer, fmt::join(*layers, ", ")));
+        fmt::format("{} has no layer {}; it has {}", *file, *layer,
+                    layers->empty() ? "none" : fmt::format("{}", fmt::join(*layers, ", "))));
   }
   return InputSpec{.kind = InputKind::captured, .file = *file, .layer = *layer};
 }

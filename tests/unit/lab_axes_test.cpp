@@ -9,6 +9,7 @@
 #include "core/text.h"
 #include "headwise/device.h"
 #include "lab/axes.h"
+#include "lab/units.h"
 #include "lab/suites.h"
 
 namespace headwise::lab {
@@ -160,6 +161,14 @@ std::vector<Word> flags_of(std::string_view line) {
     flags.emplace_back(words[i].substr(2), words[i + 1]);
   }
   return flags;
+}
+
+TEST(ShellWord, QuotesWhatAShellWouldRead) {
+  EXPECT_EQ(shell_word("captured:0"), "captured:0");
+  EXPECT_EQ(shell_word("512..8192*2"), "'512..8192*2'");
+  EXPECT_EQ(shell_word("$HOME `x`"), "'$HOME `x`'");
+  EXPECT_EQ(shell_word("it's"), "'it'\\''s'");
+  EXPECT_EQ(shell_word(""), "''");
 }
 
 TEST_F(Axes, ReproducerGivesTheSameCase) {

@@ -60,7 +60,7 @@ function fastest_facts() {
 // Says so where the machine was too restless for fine distinctions.
 function note_noise() {
   const timed = drawn_rows.filter((row) => row.ms_low != null && row.ms_high != null);
-  const restless = timed.filter((row) => Math.max(row.ms_high - row.ms_median, row.ms_median - row.ms_low) > 0.05 * row.ms_median);
+  const restless = timed.filter((row) => row.ms_high - row.ms_low > 0.05 * row.ms_median);
   if (restless.length * 10 <= timed.length) return;
   const note = document.getElementById("noise");
   note.hidden = false;
