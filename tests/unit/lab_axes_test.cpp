@@ -9,8 +9,8 @@
 #include "core/text.h"
 #include "headwise/device.h"
 #include "lab/axes.h"
-#include "lab/units.h"
 #include "lab/suites.h"
+#include "lab/units.h"
 
 namespace headwise::lab {
 namespace {
