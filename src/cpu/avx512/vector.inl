@@ -15,6 +15,7 @@ inline void store(float* p, Float x) { _mm512_storeu_ps(p, x); }
 inline Mask first_lanes(int count) { return static_cast<Mask>(0xFFFFU >> (kLanes - count)); }
 inline Float load_first(const float* p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
 inline void store_first(float* p, Float x, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), x); }
+inline void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 inline Float broadcast(float x) { return _mm512_set1_ps(x); }
 inline Float zero() { return _mm512_setzero_ps(); }
 inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }

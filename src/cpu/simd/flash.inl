@@ -47,6 +47,12 @@ inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, co
     Float peak[N];
     for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
     const float* k = args.k.as<const float>() + offset(args.k, tile.batch, begin, tile.kv_head);
+    const float* v = args.v.as<const float>() + offset(args.v, tile.batch, begin, tile.kv_head);
+    if constexpr (kWaitsForMemory<N>) {
+      for (std::int64_t j = 0; j < count; j += kTileRows) {
+        prefetch_rows(v + j * args.v.stride[1], args.v.stride[1], p.head_dim_v);
+      }
+    }
     scores<N>(k, args.k.stride[1], count, q, p.head_dim, s, peak);
     if (block_kind(range, begin, end) != BlockKind::full) {
       LaneRanges lanes;
@@ -63,7 +69,6 @@ inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, co
       reference[n] = next;
     }
     exponentials<N>(s, count, by, shift, sum);
-    const float* v = args.v.as<const float>() + offset(args.v, tile.batch, begin, tile.kv_head);
     values<N>(v, args.v.stride[1], s, count, p.head_dim_v, empty ? nullptr : factor, to.o);
     empty = false;
   }
