@@ -2,6 +2,7 @@
 // NaN (quiet, sign kept), overflow goes to infinity, subnormals are kept.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -51,8 +52,17 @@ struct bfloat16 {
   std::uint16_t bits = 0;
 };
 
-float to_float(float16 value) noexcept;
-float to_float(bfloat16 value) noexcept;
+inline float to_float(float16 value) noexcept {
+  const std::uint32_t body = value.bits & 0x7fffU;
+  // Read as a float, the shifted bits are the value over 2^112, of subnormals too; the product is exact.
+  std::uint32_t magnitude = std::bit_cast<std::uint32_t>(std::bit_cast<float>(body << 13) * 0x1p112F);
+  if (body >= 0x7c00U) magnitude = 0x7f800000U | (body << 13) | (body > 0x7c00U ? 0x400000U : 0U);
+  return std::bit_cast<float>((static_cast<std::uint32_t>(value.bits & 0x8000U) << 16) | magnitude);
+}
+inline float to_float(bfloat16 value) noexcept {
+  const bool nan = (value.bits & 0x7fffU) > 0x7f80U;
+  return std::bit_cast<float>((static_cast<std::uint32_t>(value.bits) << 16) | (nan ? 0x400000U : 0U));
+}
 constexpr float to_float(float value) noexcept { return value; }
 constexpr double to_double(double value) noexcept { return value; }
 constexpr double to_double(float value) noexcept { return value; }

@@ -103,26 +103,6 @@ Result<DType> parse_dtype(std::string_view text) {
                                   core::did_you_mean(text, names));
 }
 
-float to_float(float16 value) noexcept {
-  const std::uint32_t sign = static_cast<std::uint32_t>(value.bits & 0x8000U) << 16;
-  const std::uint32_t exponent = (value.bits >> 10) & 0x1fU;
-  const std::uint32_t fraction = value.bits & 0x3ffU;
-  if (exponent == 0) {  // zero or subnormal: fraction * 2^-24, which float holds exactly
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24F;
-    return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
-  }
-  if (exponent == 31) {
-    const std::uint32_t quiet = fraction == 0 ? 0 : 0x400000U;
-    return std::bit_cast<float>(sign | 0x7f800000U | quiet | (fraction << 13));
-  }
-  return std::bit_cast<float>(sign | ((exponent + 127 - 15) << 23) | (fraction << 13));
-}
-
-float to_float(bfloat16 value) noexcept {
-  const bool nan = (value.bits & 0x7fffU) > 0x7f80U;
-  return std::bit_cast<float>((static_cast<std::uint32_t>(value.bits) << 16) | (nan ? 0x400000U : 0U));
-}
-
 template <>
 double from_double<double>(double value) noexcept {
   return value;
