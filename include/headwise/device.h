@@ -32,7 +32,7 @@ struct MemoryUse {
   std::size_t allocated = 0;       // through allocate(), now
   std::size_t peak_allocated = 0;  // since reset_peak()
   std::size_t resident = 0;        // of this process, now
-  std::size_t peak_resident = 0;   // since reset_peak()
+  std::size_t peak_resident = 0;   // since reset_peak(); 0 before it, or where the system does not reset it
 };
 
 struct ClockReading {

@@ -161,6 +161,7 @@ class CpuDevice final : public Device {
   std::unordered_map<void*, std::size_t> blocks_;
   std::size_t allocated_ = 0;
   std::size_t peak_allocated_ = 0;
+  bool peak_resident_known_ = false;
   FlushBuffer flush_;
 };
 
@@ -209,14 +210,17 @@ MemoryUse CpuDevice::memory() {
   const std::lock_guard lock(mutex_);
   use.allocated = allocated_;
   use.peak_allocated = peak_allocated_;
+  if (!peak_resident_known_) use.peak_resident = 0;
   return use;
 }
 
 void CpuDevice::reset_peak() {
-  // "5" sets VmHWM to VmRSS. Where that is not permitted, peak_resident stays the peak since the
-  // process started.
-  std::ofstream("/proc/self/clear_refs") << "5\n";
+  // "5" sets VmHWM to VmRSS. Where that is not permitted, VmHWM is the peak since the process
+  // started, which says nothing of what came after: then peak_resident is 0, not measured.
+  std::ofstream file("/proc/self/clear_refs");
+  file << "5\n" << std::flush;
   const std::lock_guard lock(mutex_);
+  peak_resident_known_ = file.good();
   peak_allocated_ = allocated_;
 }
 

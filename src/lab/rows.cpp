@@ -176,7 +176,8 @@ struct Exact {
 }  // namespace
 
 bool ranked(const Row& row) {
-  return row.status == row_status::kOk && row.ms_median.has_value() && row.error_max.has_value();
+  return row.status == row_status::kOk && row.ms_median.has_value() && row.error_max.has_value() &&
+         row.rows_verified.value_or(0) > 0;
 }
 
 const std::vector<Field>& fields() {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +19,8 @@ namespace {
 
 volatile std::sig_atomic_t g_interrupted = 0;
 
-// The first Ctrl-C asks; the second ends the program at once (the default action is back).
+// The first Ctrl-C asks; the second ends the program at once (the default action is back). A request to
+// terminate and a lost terminal ask too. What the parent had ignored (nohup) stays ignored.
 class InterruptGuard {
  public:
   InterruptGuard() {
@@ -32,14 +34,20 @@ class InterruptGuard {
     };
     action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, &old_);
+    for (std::size_t i = 0; i < kSignals.size(); ++i) {
+      sigaction(kSignals[i], &action, &old_[i]);
+      if (old_[i].sa_handler == SIG_IGN) sigaction(kSignals[i], &old_[i], nullptr);
+    }
   }
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
-  ~InterruptGuard() { sigaction(SIGINT, &old_, nullptr); }
+  ~InterruptGuard() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &old_[i], nullptr);
+  }
 
  private:
-  struct sigaction old_{};
+  static constexpr std::array<int, 3> kSignals{SIGINT, SIGTERM, SIGHUP};
+  std::array<struct sigaction, kSignals.size()> old_{};
 };
 
 class SessionObserver final : public Observer {

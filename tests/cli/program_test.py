@@ -346,22 +346,36 @@ class Streams(Temporary):
 
 
 class Interruption(Temporary):
-    def test_ctrl_c_keeps_the_rows_so_far(self):
+    def interrupted(self, *, ignored, sent):
+        """A run to which `sent` came, when its parent ignored `ignored`: the process, its stdout and stderr, the rows."""
+        def in_the_child():  # whatever the parent of this test ignores
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
         out = self.path("run.jsonl")
         process = subprocess.Popen([PROGRAM, "bench", "--seq", "16..4000+8", "--kernels", "naive", "--baseline", "none",
                                     "--seconds", "0.05", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   text=True, env=environment())
+                                   text=True, env=environment(), preexec_fn=in_the_child)
         while not re.search(r"^ *2/", process.stderr.readline()):
             self.assertIsNone(process.poll())
-        process.send_signal(signal.SIGINT)
+        for number in sent:
+            process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
-        self.assertEqual(process.returncode, 130, stderr)
-        self.assertIn("interrupted", stderr)
-        _, rows = read(out)
-        self.assertGreaterEqual(len(rows), 2)
-        self.assertLess(len(rows), 400)
-        self.assertIn(f"of {len(rows)} rows", stdout)
-        self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
+        return process, stdout, stderr, read(out)[1]
+
+    def test_ctrl_c_and_its_like_keep_the_rows_so_far(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process, stdout, stderr, rows = self.interrupted(ignored=[], sent=[number])
+            self.assertEqual(process.returncode, 130, stderr)
+            self.assertIn("interrupted", stderr)
+            self.assertGreaterEqual(len(rows), 2)
+            self.assertLess(len(rows), 400)
+            self.assertIn(f"of {len(rows)} rows", stdout)
+            self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
+
+    def test_what_the_parent_ignores_stays_ignored(self):
+        process, _, _, rows = self.interrupted(ignored=[signal.SIGHUP], sent=[signal.SIGHUP, signal.SIGTERM])
+        self.assertEqual(process.returncode, 130)  # by the second; the first alone would have asked already,
+        self.assertGreaterEqual(len(rows), 2)      # and the second would have ended the program at once
 
     def test_a_kill_leaves_readable_rows(self):
         out = self.path("run.jsonl")

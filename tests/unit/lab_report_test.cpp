@@ -31,6 +31,7 @@ Row good_row() {
   row.seq_q = row.seq_kv = 128;
   row.ms_median = 1.25;
   row.error_max = 1e-7;
+  row.rows_verified = 64;
   row.error_limit = 4e-7;
   return row;
 }

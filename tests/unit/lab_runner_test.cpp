@@ -250,6 +250,7 @@ TEST(Table, DropsTheLeastImportantColumnsUntilItFits) {
     rows[i].ms_median = 2.0 - static_cast<double>(i);
     rows[i].ms_p95 = 3.0 - static_cast<double>(i);
     rows[i].error_max = 1e-6 * static_cast<double>(i + 1);
+    rows[i].rows_verified = 64;
     rows[i].error_limit = 1e-5;
     rows[i].tflops = 0.5 + static_cast<double>(i);
   }
@@ -282,6 +283,7 @@ TEST(Table, RowsThatAreNotVerifiedAreNeverTheFastest) {
     row.case_id = "c";
     row.ms_median = 5;
     row.error_max = 0;
+    row.rows_verified = 64;
     row.status = row_status::kOk;
   }
   rows[0].ms_median = 1;
@@ -290,8 +292,11 @@ TEST(Table, RowsThatAreNotVerifiedAreNeverTheFastest) {
   rows[0].status = row_status::kOk;
   rows[0].error_max.reset();
   EXPECT_EQ(fastest_of_case(rows), (std::vector<bool>{false, true}));
-  // Not to be told apart: intervals overlap.
   rows[0].error_max = 0;
+  rows[0].rows_verified = 0;  // a case without rows
+  EXPECT_EQ(fastest_of_case(rows), (std::vector<bool>{false, true}));
+  // Not to be told apart: intervals overlap.
+  rows[0].rows_verified = 64;
   rows[0].ms_high = 5.5;
   rows[1].ms_low = 4.5;
   EXPECT_EQ(fastest_of_case(rows), (std::vector<bool>{true, true}));
