@@ -24,6 +24,11 @@ int run_explain(const Invocation& invocation) {
       fmt::print("  {}\n", place.status().message());
       continue;
     }
+    // A name in HEADWISE_KERNEL that no kernel has: nothing to explain before that is put right.
+    if (const Result<Plan> planned = plan(one.problem, one.device);
+        !planned && planned.status().code() == StatusCode::invalid_argument) {
+      return fail(planned.status());
+    }
     const std::vector<Candidate> candidates = explain(one.problem, one.device);
     std::size_t width = 0;
     for (const Candidate& candidate : candidates) width = std::max(width, candidate.kernel.size());

@@ -167,6 +167,12 @@ class Usage(unittest.TestCase):
         self.assertNotRegex(info.stdout, r"(?m)^host ")
         self.assertRegex(run("info", "--host-name").stdout, r"(?m)^host ")
 
+    def test_explain_refuses_a_forced_kernel_that_does_not_exist(self):
+        result = run("explain", "--seq", "512", HEADWISE_KERNEL="cpu/scalar/naive/f23")
+        self.assertEqual(result.returncode, 3)
+        self.assertIn("HEADWISE_KERNEL", result.stderr)
+        self.assertIn("did you mean 'cpu/scalar/naive/f32'", result.stderr)
+
     def test_explain_names_one_chosen_kernel_and_reasons(self):
         text = run("explain", "--seq", "512").stdout
         self.assertEqual(len(re.findall(r"^  chosen ", text, re.M)), 1, text)
