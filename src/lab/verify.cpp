@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <tuple>
 #include <utility>
 
@@ -102,22 +103,29 @@ std::string text(double value) {
   return buffer.data();
 }
 
-void set_limits(Reference& ref, const oracle::Rows& plain) {
+// The limits follow from the worst of the orders of summation that plain was computed in.
+void set_limits(Reference& ref, std::span<const oracle::Rows> plains) {
   const DType dtype = ref.problem.dtype;
-  ErrorSum errors, floors;
-  for (std::size_t i = 0; i < ref.truth.out.size(); ++i) {
-    const double truth = ref.truth.out[i];
-    if (!std::isfinite(round_to(dtype, truth))) continue;
-    floors.add(floor_error(dtype, truth));
-    // Where plain itself overflows (f16 scores) it sets no limit.
-    if (std::isfinite(plain.out[i])) errors.add(std::abs(plain.out[i] - truth));
+  ErrorSum floors;
+  for (const double truth : ref.truth.out) {
+    if (std::isfinite(round_to(dtype, truth))) floors.add(floor_error(dtype, truth));
   }
-  for (std::size_t i = 0; i < ref.truth.lse.size(); ++i) {
-    const double error = std::abs(plain.lse[i] - ref.truth.lse[i]);
-    if (std::isfinite(error)) ref.plain_lse = std::max(ref.plain_lse, error);
+  for (const oracle::Rows& plain : plains) {
+    ErrorSum errors;
+    for (std::size_t i = 0; i < ref.truth.out.size(); ++i) {
+      const double truth = ref.truth.out[i];
+      // Where plain itself overflows (f16 scores) it sets no limit.
+      if (std::isfinite(round_to(dtype, truth)) && std::isfinite(plain.out[i])) {
+        errors.add(std::abs(plain.out[i] - truth));
+      }
+    }
+    for (std::size_t i = 0; i < ref.truth.lse.size(); ++i) {
+      const double error = std::abs(plain.lse[i] - ref.truth.lse[i]);
+      if (std::isfinite(error)) ref.plain_lse = std::max(ref.plain_lse, error);
+    }
+    ref.plain_max = std::max(ref.plain_max, errors.largest);
+    ref.plain_rms = std::max(ref.plain_rms, errors.rms());
   }
-  ref.plain_max = errors.largest;
-  ref.plain_rms = errors.rms();
   ref.limit_max = 2 * ref.plain_max + 2 * floors.largest;
   ref.limit_rms = 1.5 * ref.plain_rms + floors.rms();
   ref.limit_lse = 2 * ref.plain_lse;
@@ -205,6 +213,70 @@ class Judge {
   bool wrong_kind_ = false;
 };
 
+// A packed copy whose rows begin with column `shift` and end with the columns before it.
+struct Rotated {
+  std::vector<std::byte> bytes;
+  TensorView view;
+};
+Rotated rotate_columns(const TensorView& from, std::int64_t shift) {
+  const std::size_t width = size_of(from.dtype);
+  const std::int64_t columns = from.shape[3];
+  Rotated to;
+  to.bytes.resize(static_cast<std::size_t>(from.elements()) * width);
+  to.view = contiguous(to.bytes.data(), from.dtype, {from.shape[0], from.shape[1], from.shape[2], columns});
+  std::byte* out = to.bytes.data();
+  for (std::int64_t i = 0; i < from.shape[0]; ++i) {
+    for (std::int64_t j = 0; j < from.shape[1]; ++j) {
+      for (std::int64_t h = 0; h < from.shape[2]; ++h) {
+        const auto* row =
+            from.as<const std::byte>() +
+            (i * from.stride[0] + j * from.stride[1] + h * from.stride[2]) * static_cast<std::int64_t>(width);
+        const std::size_t head = static_cast<std::size_t>(shift) * width;
+        const std::size_t tail = static_cast<std::size_t>(columns) * width - head;
+        std::memcpy(out, row + head, tail);
+        std::memcpy(out + tail, row, head);
+        out += head + tail;
+      }
+    }
+  }
+  return to;
+}
+
+// Plain's largest error is one draw from what the order of a sum happens to do; over few rows, of
+// which one dominates, a kernel that sums in another order draws twice as much every twentieth time.
+// So few rows are computed in several orders of the columns of q and k: about kPlainRows in all.
+constexpr std::int64_t kPlainRows = 4096;
+constexpr std::int64_t kMostOrders = 16;
+constexpr std::int64_t kMostCopied = std::int64_t{1} << 23;  // elements of q and k in a rotated copy
+std::int64_t orders_of_summation(const AttentionArgs& args, std::size_t rows) {
+  if (rows == 0 || args.q.elements() + args.k.elements() > kMostCopied) return 1;
+  const std::int64_t wanted = kPlainRows / static_cast<std::int64_t>(rows);
+  return std::clamp<std::int64_t>(wanted, 1, std::clamp<std::int64_t>(args.q.shape[3], 1, kMostOrders));
+}
+
+Result<std::vector<oracle::Rows>> plain_in_some_orders(const AttentionArgs& args,
+                                                       const AttentionProblem& problem,
+                                                       std::span<const oracle::RowId> rows, int threads) {
+  std::vector<oracle::Rows> all;
+  const std::int64_t orders = orders_of_summation(args, rows.size());
+  for (std::int64_t order = 0; order < orders; ++order) {
+    const std::int64_t shift = order * args.q.shape[3] / orders;
+    AttentionArgs rotated = args;
+    Rotated q;
+    Rotated k;
+    if (shift != 0) {
+      q = rotate_columns(args.q, shift);
+      k = rotate_columns(args.k, shift);
+      rotated.q = q.view;
+      rotated.k = k.view;
+    }
+    Result<oracle::Rows> plain = oracle::plain(rotated, problem, rows, threads);
+    if (!plain.ok()) return plain.status();
+    all.push_back(*std::move(plain));
+  }
+  return all;
+}
+
 int resolve(int threads) { return threads > 0 ? threads : core::available_threads(); }
 
 }  // namespace
@@ -243,10 +315,10 @@ Result<Reference> make_reference(const AttentionArgs& host_args, const Attention
                                  std::span<const oracle::RowId> rows, int threads) {
   Result<oracle::Rows> truth = oracle::forward(host_args, problem, rows, resolve(threads));
   if (!truth.ok()) return truth.status();
-  Result<oracle::Rows> plain = oracle::plain(host_args, problem, rows, resolve(threads));
-  if (!plain.ok()) return plain.status();
+  Result<std::vector<oracle::Rows>> plains = plain_in_some_orders(host_args, problem, rows, resolve(threads));
+  if (!plains.ok()) return plains.status();
   Reference reference{.problem = problem, .rows = {rows.begin(), rows.end()}, .truth = std::move(*truth)};
-  set_limits(reference, *plain);
+  set_limits(reference, *plains);
   return reference;
 }
 

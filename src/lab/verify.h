@@ -24,7 +24,8 @@ struct Reference {
   AttentionProblem problem;
   std::vector<oracle::RowId> rows;
   oracle::Rows truth;
-  double plain_max = 0, plain_rms = 0;  // errors of plain over the rows
+  // Errors of plain over the rows; of few rows the worst of up to sixteen orders of summation.
+  double plain_max = 0, plain_rms = 0;
   double plain_lse = 0;                 // largest error of its lse
   double limit_max = 0, limit_rms = 0;  // what a contender may have
   double limit_lse = 0;                 // plus 1e-5 * max(1, |lse|) of the row

@@ -71,6 +71,24 @@ TEST_P(EveryKernel, AgreesOnRealInput) {
   }
 }
 
+// With few rows one rounding decides, and plain has to be judged in several orders of summation.
+TEST_P(EveryKernel, SmallCasesPassWhateverTheSeed) {
+  const KernelInfo& kernel = GetParam();
+  for (const char* text :
+       {"seq_q=16 seq_kv=16 heads=1 head_dim=16", "seq_q=64 seq_kv=64 heads=4 kv_heads=2 head_dim=32"}) {
+    AttentionProblem problem = check(parse_problem(text));
+    problem.dtype = problem.kv_dtype = kernel.traits.dtype;
+    for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+      lab::Inputs inputs = check(lab::make_inputs(problem, {.seed = seed}, cpu()));
+      const lab::Reference reference = check(lab::make_reference(inputs, 0.5));
+      ASSERT_TRUE(lab::poison(inputs).ok());
+      ASSERT_TRUE(run(check(plan(problem, {}, kernel.id)), inputs.args()).ok());
+      const lab::Verdict verdict = lab::verify(inputs, reference);
+      EXPECT_TRUE(verdict.passed()) << text << " seed " << seed << ": " << verdict.reason;
+    }
+  }
+}
+
 // Bits of out and lse must not depend on who ran, beside whom, or on what a row may not see.
 TEST_P(EveryKernel, ThreadsAndRepeatsGiveTheSameBits) {
   const KernelInfo& kernel = GetParam();
