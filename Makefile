@@ -33,7 +33,7 @@ smoke:  ## a few seconds of benchmark: every row must be right, the report drawn
 	@tools/setup.sh build
 	@tools/build.sh $(PRESET) $(WITHOUT_TESTS) headwise_program
 	@mkdir -p $(SMOKE)
-	@$(PROGRAM) bench --seq 64,256 --heads 4 --kv-heads 2 --causal 0,1 --seconds 0.2 --quiet \
+	@$(PROGRAM) bench --suite smoke --seconds 0.2 --quiet \
 	  --out $(SMOKE)/rows.jsonl --report $(SMOKE)/report.html
 	@test -s $(SMOKE)/report.html
 	@test "$$(grep -c '"status":"ok"' $(SMOKE)/rows.jsonl)" -ge 8
