@@ -6,15 +6,10 @@
 
 #include "attention/mask.h"
 #include "headwise/attention.h"
+#include "support/parsed.h"
 
 namespace headwise {
 namespace {
-
-AttentionProblem parsed(std::string_view text) {
-  const Result<AttentionProblem> problem = parse_problem(text);
-  EXPECT_TRUE(problem.ok()) << problem.status().message();
-  return problem.ok() ? *problem : AttentionProblem{};
-}
 
 TEST(Cost, FullAttention) {
   const Cost c =

@@ -10,15 +10,10 @@
 #include "attention/fields.h"
 #include "attention/kernel.h"
 #include "headwise/attention.h"
+#include "support/parsed.h"
 
 namespace headwise {
 namespace {
-
-AttentionProblem parsed(std::string_view text) {
-  const Result<AttentionProblem> problem = parse_problem(text);
-  EXPECT_TRUE(problem.ok()) << problem.status().message();
-  return problem.ok() ? *problem : AttentionProblem{};
-}
 
 std::string parse_error(std::string_view text) {
   const Result<AttentionProblem> problem = parse_problem(text);

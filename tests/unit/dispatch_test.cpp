@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "headwise/headwise.h"
+#include "support/parsed.h"
 
 namespace headwise {
 namespace {
@@ -19,10 +20,8 @@ class Environment {
   ~Environment() { unsetenv("HEADWISE_KERNEL"); }
 };
 
-AttentionProblem problem_of(const std::string& text) { return check(parse_problem(text)); }
-
 TEST(Plan, TakesTheFirstThatSupportsTheProblem) {
-  const AttentionProblem problem = problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
+  const AttentionProblem problem = parsed("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
   const std::vector<Candidate> candidates = explain(problem);
   ASSERT_FALSE(candidates.empty());
   const Plan planned = check(plan(problem));
@@ -45,7 +44,7 @@ TEST(Plan, TakesTheFirstThatSupportsTheProblem) {
 }
 
 TEST(Plan, ForcedKernelRunsOrSaysWhyNot) {
-  AttentionProblem problem = problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
+  AttentionProblem problem = parsed("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
   EXPECT_EQ(check(plan(problem, {}, "cpu/scalar/naive/f32")).kernel(), "cpu/scalar/naive/f32");
   const Result<Plan> wrong = plan(problem, {}, "cpu/scalar/naive/bf16");
   ASSERT_FALSE(wrong.ok());
@@ -59,7 +58,7 @@ TEST(Plan, ForcedKernelRunsOrSaysWhyNot) {
 }
 
 TEST(Plan, UnknownKernelSuggestsTheNearest) {
-  const Result<Plan> planned = plan(problem_of("seq_q=4 seq_kv=4"), {}, "cpu/scalar/naive/f23");
+  const Result<Plan> planned = plan(parsed("seq_q=4 seq_kv=4"), {}, "cpu/scalar/naive/f23");
   ASSERT_FALSE(planned.ok());
   EXPECT_EQ(planned.status().code(), StatusCode::invalid_argument);
   EXPECT_NE(planned.status().message().find("cpu/scalar/naive/f32"), std::string::npos)
@@ -67,7 +66,7 @@ TEST(Plan, UnknownKernelSuggestsTheNearest) {
 }
 
 TEST(Plan, EnvironmentForcesOneKernelADirection) {
-  const AttentionProblem problem = problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
+  const AttentionProblem problem = parsed("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32");
   {
     const Environment environment("cpu/scalar/naive/f32");
     EXPECT_EQ(check(plan(problem)).kernel(), "cpu/scalar/naive/f32");
@@ -97,8 +96,7 @@ TEST(Plan, EnvironmentForcesOneKernelADirection) {
 }
 
 TEST(Plan, NothingSupportsNamesEveryReason) {
-  const Result<Plan> planned =
-      plan(problem_of("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32 dropout_p=0.5"));
+  const Result<Plan> planned = plan(parsed("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32 dropout_p=0.5"));
   ASSERT_FALSE(planned.ok());
   EXPECT_EQ(planned.status().code(), StatusCode::unsupported);
   for (const KernelInfo& kernel : kernels()) {
@@ -107,7 +105,7 @@ TEST(Plan, NothingSupportsNamesEveryReason) {
 }
 
 TEST(Plan, AbsentDeviceSaysWhy) {
-  const Result<Plan> planned = plan(problem_of("seq_q=4 seq_kv=4"), {DeviceKind::cuda, 0});
+  const Result<Plan> planned = plan(parsed("seq_q=4 seq_kv=4"), {DeviceKind::cuda, 0});
   ASSERT_FALSE(planned.ok());
   EXPECT_EQ(planned.status().code(), StatusCode::unavailable);
   EXPECT_EQ(device({DeviceKind::cpu, 1}).status().code(), StatusCode::unavailable);
@@ -144,7 +142,7 @@ TEST(Attention, OneCall) {
 // scores must not wrap round to a size that somebody has.
 TEST(Plan, WorkspaceOfAbsurdSizesDoesNotWrapRound) {
   const AttentionProblem problem =
-      problem_of("batch=1048576 heads=1 seq_q=1 seq_kv=549755813888 head_dim=1 threads=2");
+      parsed("batch=1048576 heads=1 seq_q=1 seq_kv=549755813888 head_dim=1 threads=2");
   ASSERT_TRUE(validate(problem).ok());
   const double scores = static_cast<double>(problem.batch) * static_cast<double>(problem.seq_kv);
   for (const KernelInfo& kernel : kernels()) {
