@@ -22,10 +22,18 @@ struct Traits {
   std::int64_t kv_chunk = 0;   // KV is cut at multiples of this many keys; 0: never cut
 };
 
+// Parts of attention (see AttentionOptions) that a kernel may have or not. All have MHA, GQA and MQA, causal
+// masks with both alignments, any strides, LSE and head_dims up to 576.
+struct FeatureSet {
+  bool window = false, softcap = false, alibi = false, sinks = false, bias = false, mask = false;
+  bool dropout = false, varlen = false, lengths = false, paged = false;
+};
+
 struct KernelInfo {
   std::string_view id;  // its path: "cpu/avx512/flash/f32" is src/cpu/avx512/flash/f32.cpp
   DeviceKind device = DeviceKind::cpu;
   Traits traits;
+  FeatureSet features;
 };
 
 // All kernels of this build, by backend, best first.

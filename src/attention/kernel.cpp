@@ -1,5 +1,6 @@
 #include "attention/kernel.h"
 
+#include <algorithm>
 #include <array>
 
 namespace headwise {
@@ -9,6 +10,18 @@ struct FeatureCheck {
   std::string_view name;
   bool wanted;
   bool built;
+};
+
+struct IsaName {
+  std::string_view isa;
+  std::string_view feature;
+  std::string_view name;
+};
+constexpr std::array kIsaNames = {
+    IsaName{"scalar", "scalar", "nothing"},
+    IsaName{"avx2", "avx2", "AVX2 with FMA and F16C"},
+    IsaName{"avx512", "avx512", "AVX-512 (F, BW, DQ, VL)"},
+    IsaName{"amx", "amx_bf16", "AMX-BF16 (and AVX-512)"},
 };
 
 std::string mismatch(std::string_view field, std::string_view wanted, std::string_view built) {
@@ -42,6 +55,17 @@ Support supports_features(const AttentionProblem& problem, const Traits& traits,
     if (check.wanted && !check.built) return Support::no(std::string(check.name) + ": this kernel has none");
   }
   return Support::yes();
+}
+
+Support supports(const Kernel& kernel, const AttentionProblem& problem, const Device& device) {
+  const auto* const isa = std::find_if(kIsaNames.begin(), kIsaNames.end(),
+                                       [&](const IsaName& entry) { return entry.isa == kernel.traits.isa; });
+  const std::string_view feature = isa == kIsaNames.end() ? kernel.traits.isa : isa->feature;
+  if (!device.has(feature)) {
+    return Support::no("needs " + std::string(isa == kIsaNames.end() ? feature : isa->name) +
+                       ", which this device does not offer");
+  }
+  return supports_features(problem, kernel.traits, kernel.features);
 }
 
 }  // namespace headwise

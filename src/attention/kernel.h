@@ -41,19 +41,17 @@ struct RunContext {
 struct Kernel {
   std::string_view id;
   Traits traits;
+  FeatureSet features;
   std::span<const Policy> policies;  // at least one
-  Support (*supports)(const AttentionProblem& problem, const Device& device);
   // For the maxima in `problem` (threads resolved, > 0); never grows when a size shrinks.
   std::size_t (*workspace_bytes)(const AttentionProblem& problem, const Policy& policy);
   Status (*run)(const AttentionArgs& args, const RunContext& context) noexcept;
 };
 
-// Reasons that most kernels share, asked in this order by their supports():
-// the dtype, direction and features that the kernel's source does not have.
-struct FeatureSet {
-  bool window = false, softcap = false, alibi = false, sinks = false, bias = false, mask = false;
-  bool dropout = false, varlen = false, lengths = false, paged = false;
-};
+// Whether the kernel can run the problem on the device: the instruction set first, then dtypes, direction and
+// features that its source does not have.
+Support supports(const Kernel& kernel, const AttentionProblem& problem, const Device& device);
+// The same without the device.
 Support supports_features(const AttentionProblem& problem, const Traits& traits, const FeatureSet& features);
 
 }  // namespace headwise

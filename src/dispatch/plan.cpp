@@ -76,7 +76,7 @@ Status nothing_supports(const AttentionProblem& problem, const dispatch::Backend
                         const Device& device) {
   std::string message = "no kernel of device " + to_string(device.id()) + " can run " + to_string(problem);
   for (const Kernel* kernel : backend.kernels) {
-    message += "\n  " + std::string(kernel->id) + ": " + kernel->supports(problem, device).reason;
+    message += "\n  " + std::string(kernel->id) + ": " + supports(*kernel, problem, device).reason;
   }
   return Status::unsupported(message);
 }
@@ -105,13 +105,13 @@ Result<Plan> plan(const AttentionProblem& problem, DeviceId device_id, std::stri
     where = "HEADWISE_KERNEL";
   }
   if (forced != nullptr) {
-    const Support support = forced->supports(problem, *device);
+    const Support support = supports(*forced, problem, *device);
     if (support.ok()) return PlanBuilder::build(*forced, problem, *device);
     return Status::unsupported(std::string(where) + ": " + std::string(forced->id) +
                                " cannot run this: " + support.reason);
   }
   for (const Kernel* candidate : backend->kernels) {
-    if (candidate->traits.exact && candidate->supports(problem, *device).ok()) {
+    if (candidate->traits.exact && supports(*candidate, problem, *device).ok()) {
       return PlanBuilder::build(*candidate, problem, *device);
     }
   }
@@ -127,7 +127,7 @@ std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device_
   std::string_view ahead;
   for (const Kernel* kernel : backend->kernels) {
     Candidate candidate{.kernel = kernel->id, .supported = false, .chosen = false, .reason = {}};
-    const Support support = kernel->supports(problem, *device);
+    const Support support = supports(*kernel, problem, *device);
     candidate.supported = support.ok();
     candidate.chosen = chosen.ok() && chosen->kernel() == kernel->id;
     if (candidate.chosen) {

@@ -52,7 +52,8 @@ Result<Device*> device(DeviceId id) {
 std::vector<KernelInfo> kernels() {
   std::vector<KernelInfo> all;
   for (const dispatch::Backend& backend : dispatch::backends()) {
-    for (const Kernel* kernel : backend.kernels) all.push_back({kernel->id, backend.kind, kernel->traits});
+    for (const Kernel* kernel : backend.kernels)
+      all.push_back({kernel->id, backend.kind, kernel->traits, kernel->features});
   }
   return all;
 }

@@ -32,11 +32,6 @@ constexpr Traits kTraits{.algorithm = "flash", .isa = "avx512", .kv_chunk = avx5
 // block_kv 64: S^T is 12 KB beside Q^T and O^T of 12 KB each at head_dim 64, within an L1 of 48 KB.
 constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q48_kv64", 48, 64}};
 
-Support supports(const AttentionProblem& p, const Device& device) {
-  if (!device.has("avx512"))
-    return Support::no("needs AVX-512 (F, BW, DQ, VL), which this device does not offer");
-  return supports_features(p, kTraits, {.window = true});
-}
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
   return FlashLayout(p, policy.block_kv, avx512::kLanes, avx512::kVectors, avx512::kFlashChunk, p.threads)
       .bytes;
@@ -44,7 +39,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits,          kPolicies, supports,
+const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits,          {.window = true}, kPolicies,
                              workspace_bytes,        avx512::flash_run};
 
 }  // namespace headwise::cpu

@@ -31,18 +31,13 @@ namespace {
 constexpr Traits kTraits{.algorithm = "unfused", .isa = "avx512"};
 constexpr Policy kPolicies[] = {{"q48", 48, 0}};
 
-Support supports(const AttentionProblem& p, const Device& device) {
-  if (!device.has("avx512"))
-    return Support::no("needs AVX-512 (F, BW, DQ, VL), which this device does not offer");
-  return supports_features(p, kTraits, {.window = true});
-}
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/) {
   return UnfusedLayout(p, avx512::kLanes * avx512::kVectors, p.threads).bytes;
 }
 
 }  // namespace
 
-const Kernel kAvx512UnfusedF32{"cpu/avx512/unfused/f32", kTraits, kPolicies, supports, workspace_bytes,
-                               avx512::unfused_run};
+const Kernel kAvx512UnfusedF32{
+    "cpu/avx512/unfused/f32", kTraits, {.window = true}, kPolicies, workspace_bytes, avx512::unfused_run};
 
 }  // namespace headwise::cpu

@@ -100,10 +100,6 @@ constexpr Traits naive_traits() {
 inline constexpr Policy kNaivePolicies[] = {{"row", 1, 0}};
 
 template <class T>
-Support naive_supports(const AttentionProblem& p, const Device& /*device*/) {
-  return supports_features(p, naive_traits<T>(), {.window = true});
-}
-template <class T>
 std::size_t naive_workspace(const AttentionProblem& p, const Policy& /*policy*/) {
   return line_up(static_cast<std::size_t>(p.head_dim_v) * sizeof(float)) *
          static_cast<std::size_t>(p.threads);
@@ -111,7 +107,7 @@ std::size_t naive_workspace(const AttentionProblem& p, const Policy& /*policy*/)
 
 template <class T>
 constexpr Kernel naive_kernel(std::string_view id) {
-  return {id, naive_traits<T>(), kNaivePolicies, naive_supports<T>, naive_workspace<T>, naive_run<T>};
+  return {id, naive_traits<T>(), {.window = true}, kNaivePolicies, naive_workspace<T>, naive_run<T>};
 }
 
 }  // namespace headwise::cpu::scalar
