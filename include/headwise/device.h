@@ -48,6 +48,17 @@ struct TimedWork {
   void* context = nullptr;
 };
 
+// How fast a device does one thing in a loop that does nothing else.
+struct PeakSamples {
+  std::string what;  // "flops" or "bytes" (read)
+  std::string name;  // "avx512 f32"; "L1", "L2", "L3", "memory"
+  std::string isa;
+  std::string dtype;  // of the factors of a product; "" for bytes
+  int threads = 1;
+  std::size_t set_bytes = 0;       // bytes: what each thread reads over and over
+  std::vector<double> per_second;  // FLOP or bytes of all threads together, a sample each
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -79,6 +90,13 @@ class Device {
   // Evicts caches by streaming through a buffer of twice the last-level cache.
   virtual Status flush_cache(void* stream) = 0;
   virtual ClockReading clocks() = 0;
+  // The ceilings that kernels of this device work under: arithmetic of each kind they use and reading from
+  // each level of memory, for each of the given numbers of threads, in about `seconds` altogether. Obeys
+  // HEADWISE_MAX_ISA.
+  virtual Result<std::vector<PeakSamples>> measure_peaks(const std::vector<int>& /*threads*/,
+                                                         double /*seconds*/) {
+    return Status::unsupported("peaks of " + to_string(id()) + " cannot be measured by this version");
+  }
 };
 
 // The devices of this machine and build, the CPU first. device() fails with `unavailable` and the

@@ -5,10 +5,13 @@
 //
 // A file is JSONL. The first line is the run:
 //   {"schema":"headwise.rows/1","type":"run","run":"<id>","started":"<ISO-8601>","command":"...","environment":{"name":"value",...}}
-// and each further line one row: {"type":"row","schema":"headwise.rows/1","run":"<id>","case":...}, with
-// every field of the table in the table's order. A value that was not measured is null. JSON has no NaN and
-// no infinity: they are the strings "nan", "inf" and "-inf". Numbers are written so that they read back to
-// the same bits. A reader ignores fields it does not know and takes null for those it misses.
+// then, where they were measured, the device's peaks,
+// {"schema":"headwise.rows/1","type":"peak","device":...}, and each further line one row:
+// {"type":"row","schema":"headwise.rows/1","run":"<id>","case":...}, with every field of the table in the
+// table's order. A value that was not measured is null. JSON has no NaN and no infinity: they are the strings
+// "nan", "inf" and "-inf". Numbers are written so that they read back to the same bits. A reader ignores
+// fields it does not know, takes null for those it misses, and leaves out lines of a type it does not know,
+// with a warning.
 #pragma once
 
 #include <cstdint>
@@ -129,11 +132,30 @@ std::string exact_text(const Row& row, const Field& field);
 // Name and value of everything known about the machine, the build and the run (environment.h).
 using Environment = std::vector<std::pair<std::string, std::string>>;
 
+// The most that a device did of one thing, measured in the same run: what a roofline is drawn from. A row's
+// ceilings are the peaks of its device and threads: "flops" of its isa (and of its dtype where the isa has
+// several; kernels that widen to f32 have f32's), and "bytes" of the level its data come from.
+struct Peak {
+  std::string device = "cpu";
+  std::int64_t threads = 1;
+  std::string what;            // "flops" or "bytes" read
+  std::string name;            // "avx512 f32"; "L1", "L2", "L3", "memory"
+  std::string isa;             // instruction set of the loop
+  std::string dtype;           // of the factors of a product; "" for bytes
+  double value = 0;            // median of the samples, per second
+  std::string unit;            // "TFLOP/s", "GB/s": as in the rows' tflops and gb_per_s
+  double low = 0, high = 0;    // 95 % interval of the median
+  std::int64_t set_bytes = 0;  // bytes: what each thread read over and over
+  std::int64_t samples = 0;
+  friend bool operator==(const Peak&, const Peak&) = default;
+};
+
 struct Run {
   std::string run;      // id: unique enough to tell two runs apart
   std::string started;  // ISO-8601 with offset
   std::string command;
   Environment environment;
+  std::vector<Peak> peaks;  // on lines of their own, after the run's; empty where they were not measured
   friend bool operator==(const Run&, const Run&) = default;
 };
 
@@ -143,11 +165,13 @@ struct RunFile {
   std::vector<std::string> warnings;  // e.g. a last line that was cut; each names file and line
 };
 
-// One line of JSON, without the newline.
+// One line of JSON, without the newline. The run's is without its peaks.
 std::string to_json_line(const Run& run);
+std::string to_json_line(const Peak& peak);
 std::string to_json_line(const Row& row);
 // A message names `where` ("run.jsonl:3") and what was wrong.
 Result<Run> parse_run_line(std::string_view line, std::string_view where);
+Result<Peak> parse_peak_line(std::string_view line, std::string_view where);
 Result<Row> parse_row_line(std::string_view line, std::string_view where);
 
 // The whole file. An unknown schema, a wrong type or a broken line is invalid_argument (unavailable if the
@@ -165,7 +189,8 @@ class RowWriter {
   RowWriter& operator=(const RowWriter&) = delete;
   ~RowWriter();
 
-  Status open(const std::string& path, const Run& run);
+  Status open(const std::string& path, const Run& run);  // writes the run with its peaks
+  Status write(const Peak& peak);                        // before the rows
   Status write(const Row& row);
   Status finish();
   [[nodiscard]] const std::string& temporary_path() const { return temporary_; }

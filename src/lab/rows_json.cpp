@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -114,7 +115,8 @@ bool too_deep(std::string_view line) {
   return false;
 }
 
-Result<Json> parse_object(std::string_view line, std::string_view where, std::string_view type) {
+// An object of the schema that says its type.
+Result<Json> parse_object(std::string_view line, std::string_view where) {
   if (too_deep(line)) return problem_at(where, "nested more than 16 levels deep; not a headwise result file");
   Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return problem_at(where, "not a whole JSON object: " + excerpt(line));
@@ -129,9 +131,17 @@ Result<Json> parse_object(std::string_view line, std::string_view where, std::st
                                          excerpt(schema->get_ref<const std::string&>()), kRowSchema));
   }
   const auto found = json.find("type");
-  if (found == json.end() || !found->is_string() || found->get_ref<const std::string&>() != type) {
-    return problem_at(where, fmt::format("expected \"type\":\"{}\"", type));
-  }
+  if (found == json.end() || !found->is_string()) return problem_at(where, "\"type\" must be text");
+  return json;
+}
+
+Status wrong_type(std::string_view where, std::string_view expected) {
+  return problem_at(where, fmt::format("expected \"type\":\"{}\"", expected));
+}
+
+Result<Json> parse_object(std::string_view line, std::string_view where, std::string_view type) {
+  Result<Json> json = parse_object(line, where);
+  if (json && json->at("type") != type) return wrong_type(where, type);
   return json;
 }
 
@@ -166,6 +176,54 @@ Result<std::string> read_whole_file(const std::string& path) {
   return content;
 }
 
+constexpr std::pair<const char*, std::string Peak::*> kPeakTexts[] = {
+    {"device", &Peak::device}, {"what", &Peak::what},   {"name", &Peak::name},
+    {"isa", &Peak::isa},       {"dtype", &Peak::dtype}, {"unit", &Peak::unit}};
+constexpr std::pair<const char*, std::int64_t Peak::*> kPeakIntegers[] = {
+    {"threads", &Peak::threads}, {"set_bytes", &Peak::set_bytes}, {"samples", &Peak::samples}};
+constexpr std::pair<const char*, double Peak::*> kPeakNumbers[] = {
+    {"value", &Peak::value}, {"low", &Peak::low}, {"high", &Peak::high}};
+
+Result<Peak> peak_of(const Json& json, std::string_view where) {
+  Peak peak;
+  const Json null;
+  const auto value = [&](const char* key) -> const Json& {
+    const auto found = json.find(key);
+    return found == json.end() ? null : *found;
+  };
+  for (const auto& [key, member] : kPeakTexts) {
+    if (!value(key).is_string()) return problem_at(where, fmt::format("\"{}\" must be text", key));
+    peak.*member = value(key).get<std::string>();
+  }
+  for (const auto& [key, member] : kPeakIntegers) {
+    if (!read_integer(value(key), peak.*member))
+      return problem_at(where, fmt::format("\"{}\" must be integer", key));
+  }
+  for (const auto& [key, member] : kPeakNumbers) {
+    if (!read_number(value(key), peak.*member))
+      return problem_at(where, fmt::format("\"{}\" must be number", key));
+  }
+  return peak;
+}
+
+Result<Row> row_of(const Json& json, std::string_view where) {
+  Row row;
+  for (const Field& field : fields()) {
+    const auto found = json.find(std::string(field.name));
+    if (found == json.end() || found->is_null()) continue;
+    if (!std::visit(FromJson{row, *found}, field.member)) {
+      return problem_at(where,
+                        fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
+                                    excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace))));
+    }
+  }
+  for (const char* needed : {"case", "contender", "status"}) {
+    if (exact_text(row, *find_field(needed)).empty())
+      return problem_at(where, fmt::format("\"{}\" is missing", needed));
+  }
+  return row;
+}
+
 }  // namespace
 
 std::string to_json_line(const Run& run) {
@@ -176,6 +234,14 @@ std::string to_json_line(const Run& run) {
             {"command", run.command}};
   Json& environment = json["environment"] = Json::object();
   for (const auto& [name, value] : run.environment) environment[name] = value;
+  return dump(json);
+}
+
+std::string to_json_line(const Peak& peak) {
+  Json json{{"schema", kRowSchema}, {"type", "peak"}};
+  for (const auto& [key, member] : kPeakTexts) json[key] = peak.*member;
+  for (const auto& [key, member] : kPeakIntegers) json[key] = peak.*member;
+  for (const auto& [key, member] : kPeakNumbers) json[key] = number_to_json(peak.*member);
   return dump(json);
 }
 
@@ -210,25 +276,45 @@ Result<Run> parse_run_line(std::string_view line, std::string_view where) {
   return run;
 }
 
+Result<Peak> parse_peak_line(std::string_view line, std::string_view where) {
+  Result<Json> parsed = parse_object(line, where, "peak");
+  if (!parsed) return parsed.status();
+  return peak_of(*parsed, where);
+}
+
 Result<Row> parse_row_line(std::string_view line, std::string_view where) {
   Result<Json> parsed = parse_object(line, where, "row");
   if (!parsed) return parsed.status();
-  Row row;
-  for (const Field& field : fields()) {
-    const auto found = parsed->find(std::string(field.name));
-    if (found == parsed->end() || found->is_null()) continue;
-    if (!std::visit(FromJson{row, *found}, field.member)) {
-      return problem_at(where,
-                        fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
-                                    excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace))));
-    }
-  }
-  for (const char* needed : {"case", "contender", "status"}) {
-    if (exact_text(row, *find_field(needed)).empty())
-      return problem_at(where, fmt::format("\"{}\" is missing", needed));
-  }
-  return row;
+  return row_of(*parsed, where);
 }
+
+namespace {
+
+// A peak, a row, or a line of a later version.
+Status take_line(std::string_view line, std::string_view where, RunFile& file) {
+  Result<Json> json = parse_object(line, where);
+  if (!json) return json.status();
+  const auto& type = json->at("type").get_ref<const std::string&>();
+  if (type == "row") {
+    Result<Row> row = row_of(*json, where);
+    if (row) file.rows.push_back(*std::move(row));
+    return row.status();
+  }
+  if (type == "peak") {
+    Result<Peak> peak = peak_of(*json, where);
+    if (peak) file.run.peaks.push_back(*std::move(peak));
+    return peak.status();
+  }
+  if (type == "run") return wrong_type(where, "row");  // two files in one
+  const std::string unknown =
+      fmt::format(": lines of type {} are not known to this program and left out", excerpt(type));
+  const auto same = [&](const std::string& warning) { return warning.ends_with(unknown); };
+  if (std::none_of(file.warnings.begin(), file.warnings.end(), same))
+    file.warnings.push_back(std::string(where) + unknown);
+  return {};
+}
+
+}  // namespace
 
 Result<RunFile> read_rows(const std::string& path) {
   Result<std::string> content = read_whole_file(path);
@@ -250,16 +336,12 @@ Result<RunFile> read_rows(const std::string& path) {
       continue;
     }
     if (line.empty()) continue;
-    Result<Row> row = parse_row_line(line, where);
-    if (row) {
-      file.rows.push_back(*std::move(row));
-    } else if (cut) {
-      file.warnings.push_back(
-          fmt::format("{}: the last line was cut and is left out; the {} rows before it are kept", where,
-                      file.rows.size()));
-    } else {
-      return row.status();
-    }
+    Status status = take_line(line, where, file);
+    if (status.ok()) continue;
+    if (!cut) return status;
+    file.warnings.push_back(
+        fmt::format("{}: the last line was cut and is left out; the {} rows before it are kept", where,
+                    file.rows.size()));
   }
   return file;
 }
@@ -274,9 +356,14 @@ Status RowWriter::open(const std::string& path, const Run& run) {
   temporary_ = fmt::format("{}.{}.partial", path, getpid());
   file_ = std::fopen(temporary_.c_str(), "wb");
   if (file_ == nullptr) return system_error("create", temporary_);
-  return put_line(to_json_line(run));
+  Status status = put_line(to_json_line(run));
+  for (const Peak& peak : run.peaks) {
+    if (status.ok()) status = write(peak);
+  }
+  return status;
 }
 
+Status RowWriter::write(const Peak& peak) { return put_line(to_json_line(peak)); }
 Status RowWriter::write(const Row& row) { return put_line(to_json_line(row)); }
 
 Status RowWriter::put_line(const std::string& line) {

@@ -285,7 +285,7 @@ class Bench(Temporary):
         self.assertIn("the last line was cut", cut.stderr)
         os.remove(self.path("bad.html"))
         for content in ("", "x\n", whole.replace("rows/1", "rows/7"), whole.replace('"batch":1', '"batch":"one"'),
-                        whole[:300], whole.replace('"type":"row"', '"type":"now"')):
+                        whole[:300], whole.replace('"type":"row"', '"type":7')):
             result = report(content)
             self.assertEqual(result.returncode, 3, content[:50])
             self.assertIn("bad.jsonl", result.stderr)

@@ -44,6 +44,21 @@ Row full_row() {
   return row;
 }
 
+Peak sample_peak() {
+  return {.device = "cpu",
+          .threads = 2,
+          .what = "bytes",
+          .name = "L3",
+          .isa = "avx512",
+          .dtype = "",
+          .value = 1.0 / 3,
+          .unit = "GB/s",
+          .low = 0.1,
+          .high = 0.7,
+          .set_bytes = 1 << 24,
+          .samples = 9};
+}
+
 class RowFile : public testing::Test {
  protected:
   void SetUp() override {
@@ -150,6 +165,36 @@ TEST_F(RowFile, WrittenUnderATemporaryNameAndRenamed) {
   EXPECT_EQ(files(), 1U);
 }
 
+TEST_F(RowFile, PeaksStandBetweenRunAndRows) {
+  lab::Run run = sample_run();
+  run.peaks = {sample_peak()};
+  RowWriter writer;
+  ASSERT_TRUE(writer.open(path(), run).ok());
+  Peak second = sample_peak();
+  second.what = "flops";
+  second.dtype = "bf16";
+  ASSERT_TRUE(writer.write(second).ok());
+  ASSERT_TRUE(writer.write(full_row()).ok());
+  ASSERT_TRUE(writer.finish().ok());
+  run.peaks.push_back(second);
+  Result<RunFile> file = read_rows(path());
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ(file->run, run);
+  EXPECT_EQ(file->rows.size(), 1U);
+  EXPECT_TRUE(file->warnings.empty());
+}
+
+TEST_F(RowFile, LinesOfALaterVersionAreLeftOutWithOneWarning) {
+  const std::string line = R"({"schema":"headwise.rows/1","type":"trace","deep":[1]})"
+                           "\n";
+  write(to_json_line(sample_run()) + "\n" + line + to_json_line(full_row()) + "\n" + line);
+  Result<RunFile> file = read_rows(path());
+  ASSERT_TRUE(file.ok()) << file.status().message();
+  EXPECT_EQ(file->rows.size(), 1U);
+  ASSERT_EQ(file->warnings.size(), 1U);
+  EXPECT_THAT(file->warnings[0], HasSubstr("run.jsonl:2: lines of type 'trace' are not known"));
+}
+
 TEST_F(RowFile, CutLastLineKeepsTheRowsBefore) {
   const std::string whole = to_json_line(sample_run()) + "\n" + to_json_line(full_row()) + "\n";
   const std::string next = to_json_line(full_row());
@@ -194,6 +239,15 @@ TEST_F(RowFile, HostileFilesAreRefusedByFileAndLine) {
   EXPECT_THAT(refusal(changed("\"contender\":", "\"was\":")), HasSubstr("\"contender\" is missing"));
   EXPECT_THAT(refusal(run + std::string(100'000, '[') + "\n"), HasSubstr("levels deep"));
   EXPECT_THAT(refusal(run + std::string("\0\xff\xfe", 3) + "\n"), HasSubstr("run.jsonl:2: "));
+  const std::string peak = to_json_line(sample_peak());
+  const auto wrong = [&](const std::string& from, const std::string& to) {
+    std::string text = peak;
+    return run + text.replace(text.find(from), from.size(), to) + "\n";
+  };
+  EXPECT_THAT(refusal(wrong("\"L3\"", "3")), HasSubstr("run.jsonl:2: \"name\" must be text"));
+  EXPECT_THAT(refusal(wrong("\"threads\":2", "\"threads\":2.5")), HasSubstr("\"threads\" must be integer"));
+  EXPECT_THAT(refusal(wrong("\"low\":", "\"was\":")), HasSubstr("\"low\" must be number"));
+  EXPECT_THAT(refusal(wrong("\"type\":\"peak\"", "\"type\":[]")), HasSubstr("\"type\" must be text"));
   EXPECT_THAT(read_rows(path("absent.jsonl")).status().message(), HasSubstr("absent.jsonl"));
   EXPECT_THAT(read_rows(folder_.string()).status().message(), HasSubstr(folder_.string()));
 }

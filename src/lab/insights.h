@@ -1,0 +1,71 @@
+// Insights: what the rows of a run say to somebody who has to choose. Computed from ranked rows alone, so any
+// run file will do; a row that failed, was not verified or was not timed says nothing here. The formulas
+// stand in docs/measuring.md.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lab/rows.h"
+#include "lab/statistics.h"
+
+namespace headwise::lab {
+
+// A row that a sentence stands on, as report and console find it.
+struct RowReference {
+  std::string case_id;
+  std::string contender;
+  friend bool operator==(const RowReference&, const RowReference&) = default;
+};
+
+// How one contender stands to the baseline over cases that differ only in length.
+enum class CrossoverKind : std::uint8_t {
+  everywhere,  // faster at every length measured
+  nowhere,     // at none
+  from,        // not faster below `at`, faster from there on
+  until,       // faster up to `at`, not above
+  mixed,       // neither: the sentence tells the lengths
+};
+std::string_view name(CrossoverKind kind);
+
+struct Crossover {
+  std::string family;     // what the cases share: "prefill, causal, 8 heads, dim 64, f32"
+  std::string contender;  // "cpu/avx512/flash/f32"
+  std::string baseline;   // "cpu/avx512/unfused/f32"
+  CrossoverKind kind = CrossoverKind::mixed;
+  std::vector<std::int64_t> lengths;  // measured, ascending
+  // from, until: the outermost length at which the contender is faster beyond noise, and the nearest one at
+  // which it is slower beyond noise (none: within noise up to the end of what was measured).
+  std::optional<std::int64_t> at, beyond;
+  // Where the ratio of the medians crosses 1 on a line in log(length), between two measured lengths.
+  OptionalNumber interpolated;
+  std::string verdict;   // "from 256 on (between 128 and 256)"; the sentence without who and where
+  std::string sentence;  // whole
+  std::vector<RowReference> rows;
+};
+
+// Who to take for a use: the contender that covers most of its cases, the fastest of those.
+struct Recommendation {
+  std::string use;         // "prefill, causal"; "decode"; "least memory"
+  std::string dtype;       // "f32"; with a kv_dtype of its own: "bf16, kv int8"
+  std::string setting;     // what else the rows share and others of the file do not: "1 thread"; may be empty
+  std::string contender;   // recommended
+  std::int64_t cases = 0;  // in which it was ranked
+  std::string next;        // the nearest rival; empty: none
+  std::optional<Ratio> over_next, over_baseline;  // geometric means over the cases both ran; above 1: faster
+  bool within_noise = false;                      // of `next`
+  std::string verdict;  // the sentence without the use: for a line that joins several
+  std::string sentence;
+  std::vector<RowReference> rows;
+};
+
+struct Insights {
+  std::vector<Crossover> crossovers;
+  std::vector<Recommendation> recommendations;
+};
+Insights insights_of(const RunFile& file);
+
+}  // namespace headwise::lab
