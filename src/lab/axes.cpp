@@ -243,6 +243,17 @@ std::vector<Axis> sequence_axes() {
 
 std::vector<Axis> place_axes() {
   return {
+      {"preset",
+       AxisType::text,
+       "none",
+       "sizes of a known model (headwise list presets); words given beside it take the place of its own",
+       {},
+       0,
+       [](D d, V v) {
+         d.result.preset = v;
+         return Status();
+       },
+       unshown},
       {"device",
        AxisType::text,
        "cpu",

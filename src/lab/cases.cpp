@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <set>
+#include <map>
 
+#include "core/text.h"
 #include "lab/axes.h"
+#include "lab/presets.h"
 #include "lab/units.h"
 
 namespace headwise::lab {
@@ -23,15 +25,66 @@ Status at(const std::string& where, std::string_view axis, const Status& status)
   return {status.code(), fmt::format("{}: {}", place, status.message())};
 }
 
+const Word* find_word(const std::vector<Word>& words, std::string_view name) {
+  const auto found =
+      std::find_if(words.begin(), words.end(), [&](const Word& word) { return word.first == name; });
+  return found == words.end() ? nullptr : &*found;
+}
+
+// A line and the flags, with a preset's words among them.
+struct Product {
+  Words line;
+  std::vector<Word> flags;
+};
+
+// Adds words that neither has yet; seq stands for seq-q and seq-kv.
+void add_missing(const std::vector<Word>& words, const std::vector<Word>& other, std::vector<Word>& target) {
+  const auto given = [&](std::string_view name) {
+    return find_word(other, name) != nullptr || find_word(target, name) != nullptr;
+  };
+  std::vector<Word> missing;
+  for (const Word& word : words) {
+    const bool by_seq = (word.first == "seq-q" || word.first == "seq-kv") && given("seq");
+    if (!given(word.first) && !by_seq) missing.push_back(word);
+  }
+  target.insert(target.end(), missing.begin(), missing.end());
+}
+
+// One product for each preset that the flags, else the line, name. As a flag, a preset's words take the place
+// of the line's; as a word of the line, they stand beneath its others. Typical words always stand beneath.
+Result<std::vector<Product>> with_presets(const Words& line, const std::vector<Word>& flags) {
+  const Word* flag = find_word(flags, "preset");
+  const Word* named = flag != nullptr ? flag : find_word(line.words, "preset");
+  if (named == nullptr) return std::vector<Product>{{line, flags}};
+  Result<std::vector<std::string>> names = expand_values(*find_axis("preset"), named->second);
+  if (!names) return at(flag != nullptr ? "" : line.where, "preset", names.status());
+  std::vector<Product> products;
+  for (const std::string& name : *names) {
+    Result<const Preset*> preset = find_preset(name);
+    if (!preset) return at(flag != nullptr ? "" : line.where, "preset", preset.status());
+    Product product{line, flags};
+    for (std::vector<Word>* words : {&product.line.words, &product.flags})
+      std::erase_if(*words, [](const Word& word) { return word.first == "preset"; });
+    product.line.words.emplace_back("preset", name);
+    if (flag != nullptr) {
+      add_missing((*preset)->words, {}, product.flags);
+    } else {
+      add_missing((*preset)->words, product.flags, product.line.words);
+    }
+    add_missing((*preset)->typical, product.flags, product.line.words);
+    products.push_back(std::move(product));
+  }
+  return products;
+}
+
 // The line's words, replaced by flags of the same name, in the table's order.
 Result<std::vector<Swept>> sweep(const Words& line, const std::vector<Word>& flags) {
   std::vector<Swept> swept;
   for (const Axis& axis : axes()) {
-    const auto named = [&](const Word& word) { return word.first == axis.name; };
-    const auto flag = std::find_if(flags.begin(), flags.end(), named);
-    const auto word = std::find_if(line.words.begin(), line.words.end(), named);
-    if (flag == flags.end() && word == line.words.end()) continue;
-    const bool from_flag = flag != flags.end();
+    const Word* flag = find_word(flags, axis.name);
+    const Word* word = find_word(line.words, axis.name);
+    if (flag == nullptr && word == nullptr) continue;
+    const bool from_flag = flag != nullptr;
     Result<std::vector<std::string>> values = expand_values(axis, from_flag ? flag->second : word->second);
     if (!values) return at(from_flag ? "" : line.where, axis.name, values.status());
     swept.push_back({&axis, *std::move(values)});
@@ -94,20 +147,19 @@ Status finish(Draft& draft) {
   return validate(p);
 }
 
-}  // namespace
-
-Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std::vector<Word>& flags) {
-  std::vector<Case> cases;
-  std::set<std::string> seen;
-  for (const Words& line : lines) {
-    Result<std::vector<Swept>> swept = sweep(line, flags);
+// The cases of products so far, each once.
+class Cases {
+ public:
+  Status add(const Product& product) {
+    const std::string& where = product.line.where;
+    Result<std::vector<Swept>> swept = sweep(product.line, product.flags);
     if (!swept) return swept.status();
     std::size_t count = 1;
     for (const Swept& one : *swept) {
       count *= one.values.size();  // 10,000 values at most, and count at most kMaxCases: no overflow
-      if (count > kMaxCases || cases.size() + count > kMaxCases) {
+      if (count > kMaxCases || cases_.size() + count > kMaxCases) {
         return Status::invalid_argument(fmt::format("{}more than {} cases; shorten the lists",
-                                                    line.where.empty() ? "" : line.where + ": ", kMaxCases));
+                                                    where.empty() ? "" : where + ": ", kMaxCases));
       }
     }
     for (std::size_t index = 0; index < count; ++index) {
@@ -118,17 +170,49 @@ Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std:
         const std::string& value = one.values[rest / block];
         rest %= block;
         if (Status status = one.axis->apply(draft, value); !status.ok())
-          return at(line.where, one.axis->name, status);
+          return at(where, one.axis->name, status);
       }
-      if (Status status = finish(draft); !status.ok()) {
-        return line.where.empty() ? status : Status{status.code(), line.where + ": " + status.message()};
-      }
-      const std::string key = fmt::format("{} {} {}", case_id(draft.result),
-                                          fmt::join(draft.result.kernels, ","), draft.result.baseline);
-      if (seen.insert(key).second) cases.push_back(std::move(draft.result));
+      if (Status status = finish(draft); !status.ok())
+        return where.empty() ? status : Status{status.code(), where + ": " + status.message()};
+      keep(std::move(draft.result));
+    }
+    return {};
+  }
+
+  std::vector<Case> take() { return std::move(cases_); }
+
+ private:
+  // Presets of the same sizes are one case under both names.
+  void keep(Case&& one) {
+    const std::string key =
+        fmt::format("{} {} {}", case_id(one), fmt::join(one.kernels, ","), one.baseline);
+    const auto [found, is_new] = seen_.emplace(key, cases_.size());
+    if (is_new) {
+      cases_.push_back(std::move(one));
+      return;
+    }
+    std::string& presets = cases_[found->second].preset;
+    const std::vector<std::string_view> names = core::split(presets, ',');
+    if (one.preset.empty() || std::find(names.begin(), names.end(), one.preset) != names.end()) return;
+    presets += fmt::format("{}{}", presets.empty() ? "" : ",", one.preset);
+  }
+
+  std::vector<Case> cases_;
+  std::map<std::string, std::size_t> seen_;
+};
+
+}  // namespace
+
+Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std::vector<Word>& flags) {
+  Cases cases;
+  for (const Words& line : lines) {
+    Result<std::vector<Product>> products = with_presets(line, flags);
+    if (!products) return products.status();
+    for (const Product& product : *products) {
+      if (Status status = cases.add(product); !status.ok()) return status;
     }
   }
-  return cases;
+  return cases.take();
 }
 
 std::vector<Word> words_of(const Case& one) {

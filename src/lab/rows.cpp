@@ -42,8 +42,10 @@ std::vector<Field> case_fields() {
        "factor of the scores; 1 / sqrt(head_dim) unless given"},
       {"page_size", &R::page_size, "", "page", 18, "keys a page of a paged cache; 0: not paged"},
       {"lengths", &R::lengths, "", "lengths", 17, "how lengths differ within the batch; empty: all equal"},
-      {"inputs", &R::inputs, "", "inputs", 70, "normal, uniform, or captured:<layer> from a real model"},
+      {"inputs", &R::inputs, "", "inputs", 70,
+       "normal, uniform, structured, or captured:<layer> from a real model"},
       {"seed", &R::seed, "", "seed", 0, "of the generated inputs"},
+      {"preset", &R::preset, "", "preset", 71, "known model whose sizes were asked for by name; words may differ"},
   };
 }
 

@@ -74,8 +74,9 @@ struct Row {
   OptionalNumber softmax_scale;
   std::int64_t page_size = 0;
   std::string lengths;
-  std::string inputs;  // "normal", "uniform", "captured:0"
+  std::string inputs;  // "normal", "uniform", "structured", "captured:0"
   std::int64_t seed = 0;
+  std::string preset;  // "llama-3-70b"; empty: none
 
   OptionalNumber ms_median, ms_mean, ms_min, ms_p5, ms_p95, ms_p99, ms_stddev;
   OptionalNumber ms_low, ms_high;  // interval of the median

@@ -108,6 +108,7 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.page_size = p.page_size;
   row.inputs = one.inputs_text;
   row.seed = static_cast<std::int64_t>(one.inputs.seed);
+  row.preset = one.preset;
   row.least_bytes = static_cast<std::int64_t>(cost(p).least_bytes());
   row.reproduce = reproducer(one, contender.id);
   if (contender.plan.ok()) {
@@ -284,8 +285,10 @@ class CaseRun {
   }
 
   void measure_alive(const Inputs& inputs) {
-    SamplingRule rule{
-        .seconds = options_.seconds, .deadline = deadline_, .interrupted = options_.interrupted};
+    SamplingRule rule{.seconds = options_.seconds,
+                      .exactly = options_.samples,
+                      .deadline = deadline_,
+                      .interrupted = options_.interrupted};
     std::size_t most = 0;
     std::vector<Entry*> running;
     for (Entry& entry : entries_) {

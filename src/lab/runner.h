@@ -17,6 +17,7 @@ struct RunOptions {
   std::string run;              // id for the rows
   bool measured = true;         // false: verify alone
   double seconds = 2;           // of samples, a contender in a case
+  int samples = 0;              // exactly so many, whatever the interval and the seconds; 0: by those
   double max_seconds = 120;     // of a case; then the rest of its contenders is `timeout`
   double verify_seconds = 0.5;  // for truth and plain of a case
   std::function<bool()> interrupted = [] { return false; };

@@ -71,13 +71,18 @@ void take_sample(Device& device, State& state) {
 void consider_stop(State& state, const SamplingRule& rule) {
   Samples& samples = state.samples;
   const std::size_t count = samples.ms.size();
-  samples.enough = count >= state.least;
+  const auto exactly = static_cast<std::size_t>(std::max(rule.exactly, 0));
+  samples.enough = count >= (exactly > 0 ? std::min(exactly, state.least) : state.least);
   if (Clock::now() >= rule.deadline) {
     samples.stop = "max_seconds";
   } else if (!samples.enough) {
     return;
+  } else if (exactly > 0 && count >= exactly) {
+    samples.stop = "samples";
   } else if (rule.interrupted()) {
     samples.stop = "interrupted";
+  } else if (exactly > 0) {
+    return;
   } else if (count >= state.next_check) {
     state.next_check = count + std::max<std::size_t>(1, count / 10);
     state.settled = relative_interval(samples.ms) <= rule.relative_interval;

@@ -22,6 +22,7 @@ struct SamplingRule {
   double slow_ms = 200;
   double sample_ms = 0.05;       // shorter calls are repeated within a sample
   int most = 2000;               // samples; a 1 % interval needs fewer unless half the time is noise
+  int exactly = 0;               // samples, whatever interval and seconds say; 0: by those
   double warmup_seconds = 0.15;  // at most, a contender
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   std::function<bool()> interrupted = [] { return false; };  // then the least number of samples will do
@@ -37,7 +38,7 @@ struct Samples {
   std::vector<double> ms;  // of one call, in the order taken
   std::int64_t repeats = 1;
   std::int64_t warmups = 0;
-  std::string_view stop;  // "interval", "seconds", "samples", "max_seconds", "interrupted"
+  std::string_view stop;  // "interval", "seconds", "samples" (the most, or as many as asked for), "max_seconds", "interrupted"
   bool enough = false;    // the least number of samples was reached
 };
 

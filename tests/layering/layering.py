@@ -37,7 +37,7 @@ GENERATED = {
 LIBRARIES = {
     "fmt": ({"lab", "cli"}, None),
     "CLI": ({"cli"}, 2),
-    "nlohmann": ({"lab"}, {"src/lab/rows_json.cpp", "src/lab/safetensors.cpp"}),
+    "nlohmann": ({"lab"}, {"src/lab/presets.cpp", "src/lab/rows_json.cpp", "src/lab/safetensors.cpp"}),
 }
 
 STANDARD = set(
