@@ -140,9 +140,10 @@ void add_commands(CLI::App& app, Commands& commands) {
   explain->add_option("words", i.positionals, "the problem in suite words: seq=512 causal=1");
   add_axes(*explain, commands.axis_options);
 
-  CLI::App* list = app.add_subcommand("list", "kernels, suites, axes, inputs, charts, fields");
+  CLI::App* list = app.add_subcommand("list", "kernels, suites, axes, presets, inputs, charts, fields");
   list->footer(kListFooter);
-  list->add_option("what", i.positionals, "kernels, suites, axes, inputs, charts or fields [all but fields]");
+  list->add_option("what", i.positionals,
+                   "kernels, suites, axes, presets, inputs, charts or fields [all but fields]");
 
   CLI::App* info = app.add_subcommand("info", "this machine and build, as each result file records them");
   info->add_flag("--host-name", i.host_name, "with the machine's name");

@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "headwise/kernels.h"
 #include "lab/data_files.h"
+#include "lab/presets.h"
 #include "lab/rows.h"
 
 namespace headwise::cli {
@@ -44,6 +45,19 @@ void list_inputs() {
   }
 }
 
+void list_presets() {
+  fmt::print("Presets (--preset NAME, preset=NAME):\n");
+  const Result<std::vector<lab::Preset>>& presets = lab::presets();
+  if (!presets) return fmt::print("  {}\n", presets.status().message());
+  for (const lab::Preset& preset : *presets) {
+    std::string words;
+    for (const auto* part : {&preset.words, &preset.typical}) {
+      for (const auto& [axis, value] : *part) words += fmt::format(" {}={}", axis, value);
+    }
+    fmt::print("  {:<24}{}\n  {:<24}{}\n", preset.name, preset.title, "", words.substr(1));
+  }
+}
+
 void list_charts() {
   fmt::print("Charts in {}/charts:\n", lab::data_directory());
   std::vector<std::string> names;
@@ -67,7 +81,8 @@ struct Section {
   void (*print)();
 };
 constexpr Section kSections[] = {{"kernels", list_kernels}, {"suites", list_suites}, {"axes", list_axes},
-                                 {"inputs", list_inputs},   {"charts", list_charts}, {"fields", list_fields}};
+                                 {"presets", list_presets}, {"inputs", list_inputs}, {"charts", list_charts},
+                                 {"fields", list_fields}};
 
 }  // namespace
 

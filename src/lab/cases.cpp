@@ -184,8 +184,7 @@ class Cases {
  private:
   // Presets of the same sizes are one case under both names.
   void keep(Case&& one) {
-    const std::string key =
-        fmt::format("{} {} {}", case_id(one), fmt::join(one.kernels, ","), one.baseline);
+    const std::string key = fmt::format("{} {} {}", case_id(one), fmt::join(one.kernels, ","), one.baseline);
     const auto [found, is_new] = seen_.emplace(key, cases_.size());
     if (is_new) {
       cases_.push_back(std::move(one));

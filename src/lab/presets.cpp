@@ -62,7 +62,11 @@ Result<Preset> parse_preset(const Json& object, const std::string& where) {
     const auto found = object.find(key);
     return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
-  Preset preset{.name = text("name"), .title = text("title"), .source = text("source"), .note = text("note")};
+  Preset preset;
+  preset.name = text("name");
+  preset.title = text("title");
+  preset.source = text("source");
+  preset.note = text("note");
   if (preset.name.empty() || preset.title.empty() || preset.source.empty())
     return wrong(where, "name, title and source must be given, as texts");
   const std::string named = fmt::format("{}: {}", where, preset.name);
@@ -81,8 +85,7 @@ Result<std::vector<Preset>> read_presets() {
   const std::string path = data_directory() + "/presets.json";
   std::ifstream stream(path, std::ios::binary);
   if (!stream) {
-    return Status::unavailable(
-        fmt::format("cannot open '{}'; set HEADWISE_DATA to the data folder", path));
+    return Status::unavailable(fmt::format("cannot open '{}'; set HEADWISE_DATA to the data folder", path));
   }
   const std::string text{std::istreambuf_iterator<char>(stream), {}};
   return parse_presets(text, "presets.json");
@@ -120,7 +123,7 @@ Result<const Preset*> find_preset(std::string_view name) {
     if (preset.name == name) return &preset;
     names.push_back(preset.name);
   }
-  return Status::invalid_argument(fmt::format("no preset '{}'{}; headwise list presets shows them", name,
+  return Status::invalid_argument(fmt::format("no preset '{}'{} (headwise list presets shows all)", name,
                                               core::did_you_mean(name, names)));
 }
 

@@ -3,8 +3,8 @@
 //   headwise bench --preset llama-3-70b --seq 4096
 //   preset=llama-3-8b,llama-3-70b seq=1024..8192*2        as a line of a suite
 //
-// `words` say what the model is; words given beside the preset take their place. `typical` words say how it is
-// commonly run, and count only where nothing else does.
+// `words` say what the model is; words given beside the preset take their place. `typical` words say how it
+// is commonly run, and count only where nothing else does.
 #pragma once
 
 #include <string>

@@ -45,7 +45,8 @@ std::vector<Field> case_fields() {
       {"inputs", &R::inputs, "", "inputs", 70,
        "normal, uniform, structured, or captured:<layer> from a real model"},
       {"seed", &R::seed, "", "seed", 0, "of the generated inputs"},
-      {"preset", &R::preset, "", "preset", 71, "known model whose sizes were asked for by name; words may differ"},
+      {"preset", &R::preset, "", "preset", 71,
+       "known model whose sizes were asked for by name; words may differ"},
   };
 }
 

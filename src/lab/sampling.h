@@ -38,7 +38,8 @@ struct Samples {
   std::vector<double> ms;  // of one call, in the order taken
   std::int64_t repeats = 1;
   std::int64_t warmups = 0;
-  std::string_view stop;  // "interval", "seconds", "samples" (the most, or as many as asked for), "max_seconds", "interrupted"
+  std::string_view stop;  // "interval", "seconds", "samples" (the most, or as many as asked for),
+                          // "max_seconds", "interrupted"
   bool enough = false;    // the least number of samples was reached
 };
 
