@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -12,133 +11,10 @@
 #include <utility>
 
 #include "lab/report_assets.h"
+#include "lab/report_data.h"
 
 namespace headwise::lab {
 namespace {
-
-// Length of the well-formed UTF-8 sequence at the head of `text`, 0 where there is none (Unicode, table 3-7).
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) -> unsigned {
-    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-  };
-  const auto continues = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xBF) {
-    return byte(i) >= low && byte(i) <= high;
-  };
-  const unsigned first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
-  if (first >= 0xE0 && first <= 0xEF) {
-    const unsigned low = first == 0xE0 ? 0xA0 : 0x80;   // no overlong forms
-    const unsigned high = first == 0xED ? 0x9F : 0xBF;  // no surrogates
-    return continues(1, low, high) && continues(2) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    const unsigned low = first == 0xF0 ? 0x90 : 0x80;
-    const unsigned high = first == 0xF4 ? 0x8F : 0xBF;  // nothing beyond U+10FFFF
-    return continues(1, low, high) && continues(2) && continues(3) ? 4 : 0;
-  }
-  return 0;
-}
-
-// A JSON string that may stand inside a <script> element: no '<' is left for the HTML parser to find.
-std::string json_string(std::string_view text) {
-  std::string out = "\"";
-  while (!text.empty()) {
-    const std::size_t length = utf8_length(text);
-    const char c = text.front();
-    if (length == 0) {
-      out += "\\ufffd";
-    } else if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < 0x20 || c == '<' || c == '>' || c == '&') {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
-    } else {
-      out += text.substr(0, length);
-    }
-    text.remove_prefix(std::max<std::size_t>(length, 1));
-  }
-  return out + '"';
-}
-
-// Nine digits: finer than any clock or error here, and half the size of the shortest exact form.
-std::string json_number(double value) {
-  if (std::isnan(value)) return "\"nan\"";
-  if (std::isinf(value)) return value > 0 ? "\"inf\"" : "\"-inf\"";
-  return fmt::format("{:.9g}", value);
-}
-
-struct JsonValue {
-  const Row& row;
-  std::string operator()(std::string Row::* m) const { return json_string(row.*m); }
-  std::string operator()(std::int64_t Row::* m) const { return fmt::format("{}", row.*m); }
-  std::string operator()(bool Row::* m) const { return row.*m ? "true" : "false"; }
-  std::string operator()(OptionalInteger Row::* m) const {
-    return row.*m ? fmt::format("{}", *(row.*m)) : std::string("null");
-  }
-  std::string operator()(OptionalNumber Row::* m) const { return row.*m ? json_number(*(row.*m)) : "null"; }
-  std::string operator()(std::vector<double> Row::* m) const { return fmt::format("{}", (row.*m).size()); }
-};
-
-std::string joined(const std::vector<std::string>& items) {
-  return fmt::format("[{}]", fmt::join(items, ","));
-}
-
-// An array of the values, or, where they repeat, of the different ones and each row's index into it.
-std::string json_column_values(const std::vector<std::string>& values) {
-  std::unordered_map<std::string_view, std::size_t> places;
-  std::vector<std::string> words, index;
-  for (const std::string& value : values) {
-    const auto [place, is_new] = places.try_emplace(value, words.size());
-    if (is_new) words.push_back(value);
-    index.push_back(fmt::format("{}", place->second));
-  }
-  if (words.size() * 2 > values.size()) return joined(values);
-  return fmt::format(R"({{"words":{},"index":{}}})", joined(words), joined(index));
-}
-
-std::string json_columns(const std::vector<Row>& rows) {
-  std::vector<std::string> columns;
-  for (const Field& field : fields()) {
-    if (type_of(field) == FieldType::numbers) continue;  // raw samples stay in the run's file
-    std::vector<std::string> values;
-    values.reserve(rows.size());
-    for (const Row& row : rows) values.push_back(std::visit(JsonValue{row}, field.member));
-    columns.push_back(fmt::format(R"({{"name":{},"type":{},"unit":{},"help":{},"values":{}}})",
-                                  json_string(field.name), json_string(name(type_of(field))),
-                                  json_string(field.unit), json_string(field.help),
-                                  json_column_values(values)));
-  }
-  std::vector<std::string> rank;
-  rank.reserve(rows.size());
-  for (const Row& row : rows) rank.emplace_back(ranked(row) ? "true" : "false");
-  columns.push_back(fmt::format(
-      R"({{"name":"ranked","type":"boolean","unit":"","help":"may be drawn and compared","values":{}}})",
-      json_column_values(rank)));
-  return fmt::format("[{}]", fmt::join(columns, ",\n"));
-}
-
-std::string json_run(const Run& run) {
-  std::vector<std::string> environment;
-  for (const auto& [name, value] : run.environment) {
-    environment.push_back(fmt::format("[{},{}]", json_string(name), json_string(value)));
-  }
-  return fmt::format(R"({{"run":{},"started":{},"command":{},"environment":{}}})", json_string(run.run),
-                     json_string(run.started), json_string(run.command), joined(environment));
-}
-
-std::string json_page(const ReportInputs& inputs) {
-  std::vector<std::string> charts, warnings;
-  for (const ChartSpec& chart : inputs.charts) {
-    charts.push_back(
-        fmt::format(R"({{"file":{},"text":{}}})", json_string(chart.file), json_string(chart.text)));
-  }
-  for (const std::string& warning : inputs.file.warnings) warnings.push_back(json_string(warning));
-  return fmt::format(
-      R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"count":{},"columns":{}}})",
-      json_string(kRowSchema), json_string(inputs.source), json_run(inputs.file.run), joined(warnings),
-      joined(charts), inputs.file.rows.size(), json_columns(inputs.file.rows));
-}
 
 std::string html_text(std::string_view text) {
   std::string out;
@@ -176,7 +52,8 @@ std::string script_element(std::string_view script) {
 
 std::string page_script() {
   std::string out = "(function () {\n\"use strict\";\n";
-  for (const std::string_view name : {"format.js", "data.js", "charts.js", "table.js", "page.js"}) {
+  for (const std::string_view name :
+       {"format.js", "data.js", "charts.js", "table.js", "insights.js", "page.js"}) {
     out += report_asset(name);
   }
   return out + "})();";
@@ -233,7 +110,7 @@ Result<std::string> render_report(const ReportInputs& inputs) {
   return fill_in(page, {
                            {"title", html_text(title)},
                            {"style", std::string(report_asset("style.css"))},
-                           {"data", json_page(inputs)},
+                           {"data", report_data(inputs)},
                            {"renderer", inputs.renderer_js.empty() ? "" : script_element(inputs.renderer_js)},
                            {"script", page_script()},
                        });

@@ -154,6 +154,7 @@ console.error = (...words) => {
 document.body.dataset.errors = "";
 start_header();
 start_table();
+if (typeof start_insights === "function") start_insights();  // insights.js
 start_method();
 start_environment();
 start_charts().then(() => { document.body.dataset.ready = "1"; });

@@ -35,7 +35,7 @@ const table_columns = [
   {title: "Workspace", field: "workspace_bytes", value: (row) => row.workspace_bytes, text: (row) => format_bytes(row.workspace_bytes), number: true},
 ];
 
-const table_state = {sort: null, descending: false, open: new Set()};
+const table_state = {sort: null, descending: false, open: new Set(), marked: new Set()};
 
 // Cases in the order of the file, best contender first, what did not run last.
 function natural_order() {
@@ -108,7 +108,7 @@ function contender_cell(row, line) {
 }
 
 function table_line(row, starts_group) {
-  const line = element("tr", {class: [starts_group ? "group" : "", row.ranked ? "" : "failed"].join(" ").trim() || null});
+  const line = element("tr", {class: [starts_group ? "group" : "", row.ranked ? "" : "failed", table_state.marked.has(row) ? "marked" : ""].filter(Boolean).join(" ") || null});
   for (const column of table_columns) {
     if (column.kind === "contender") line.append(element("td", {class: "contender"}, contender_cell(row, line)));
     else if (column.kind === "status") line.append(element("td", {}, ...status_cell(row)));
@@ -158,6 +158,27 @@ function sort_by(column) {
     table_state.sort = null;  // third click: back to the file's order
   }
   draw_table();
+}
+
+// The row of a case and contender; of a cell measured twice the later one, as in the charts.
+const find_row = (case_id, contender) => all_rows.findLast((row) => row.case === case_id && row.contender === contender);
+
+// Shows the rows in the table: unhides them, marks all, opens the first and goes there.
+function go_to_rows(rows) {
+  if (rows.length === 0) return;
+  const shown = new Set(filtered_rows());
+  if (!rows.every((row) => shown.has(row))) document.getElementById("filters").reset();
+  table_state.marked = new Set(rows);
+  table_state.open.add(rows[0]);
+  draw_table();
+  const button = document.querySelector("#table tr.marked td.contender button");
+  button.focus({preventScroll: true});
+  button.scrollIntoView({block: "center", inline: "start"});
+}
+
+// A link in the page's text to the rows that it stands on.
+function row_link(rows, text) {
+  return element("button", {type: "button", class: "row-link", title: `show ${plural(rows.length, "row")} in the table`, onclick: () => go_to_rows(rows)}, text);
 }
 
 function start_table() {

@@ -1,0 +1,26 @@
+// The report's data: what the page and the chart files are drawn from, as one JSON object.
+//
+//   schema, source, warnings   of the file
+//   run                        run, started, command, environment: pairs of name and value
+//   charts                     the specifications, each with its file's name and text
+//   peaks                      the device's peaks (struct Peak), empty where they were not measured
+//   count, columns             the rows by column: name, type, unit, help, values; `ranked` beside the fields
+//   quantiles                  a list a row: at most kQuantiles of its samples, in order
+//   insights                   src/lab/report/insights.js shows them: its start_insights() fills #insights-text,
+//                              unhides #insights and makes links with row_link([find_row(case, contender)], text)
+//
+// The text may stand inside a <script> element: no '<' is left in it.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "lab/report.h"
+
+namespace headwise::lab {
+
+inline constexpr std::size_t kQuantiles = 100;
+
+std::string report_data(const ReportInputs& inputs);
+
+}  // namespace headwise::lab
