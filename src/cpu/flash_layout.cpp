@@ -4,32 +4,45 @@
 
 namespace headwise::cpu {
 
-FlashLayout::FlashLayout(const AttentionProblem& p, std::int64_t block_kv, int lanes, int vectors,
+std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t keys) const {
+  std::int64_t bytes = 0;
+  if (staging == Staging::widened) {
+    bytes = keys * (widened_columns(p.head_dim) + widened_columns(p.head_dim_v)) * 4;
+  } else if (staging == Staging::tiles) {
+    // K: the rows of the last tile at least.
+    const std::int64_t k_rows = p.head_dim % 32 == 0 ? 16 : tile_rows(keys);
+    bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + k_rows * tile_columns(p.head_dim)) * 2;
+  }
+  return line_up(static_cast<std::size_t>(bytes));
+}
+
+FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const KernelShape& shape,
                          std::int64_t chunk, int threads) {
-  const std::int64_t width = static_cast<std::int64_t>(lanes) * vectors;
-  const std::int64_t partial = (p.head_dim_v + 2) * width;
-  block_floats = block_kv * width + width + partial;
-  const std::int64_t worker_floats = block_floats + kTilesPerTask * (p.head_dim * width + partial);
-  worker_bytes = line_up(static_cast<std::size_t>(worker_floats) * sizeof(float));
+  const std::int64_t width = shape.width();
+  const std::int64_t partial = (shape.output_rows(p) + 2) * width;
+  most_tiles = std::clamp<std::int64_t>(policy.block_q / width, 1, kTilesPerTask);
+  staged_bytes = shape.staged_bytes(p, std::min(p.seq_kv, chunk));
+  block_floats = policy.block_kv * width + width + partial;
+  const std::int64_t worker_floats = block_floats + most_tiles * (shape.query_rows(p) * width + partial);
+  worker_bytes = staged_bytes + line_up(static_cast<std::size_t>(worker_floats) * sizeof(float));
 
   // With fewer tiles than two a thread, single chunks are handed out. Smaller calls than the
   // planned one may split where it does not, so the space is for as many tiles as ever split.
   split_below = threads > 1 ? std::int64_t{2} * threads : 0;
   const Tiling tiling(p, width);
   const std::int64_t rows = std::min(tiling.rows, width);
-  const std::int64_t row_lanes = (rows + lanes - 1) / lanes * lanes;
+  const std::int64_t row_lanes = (rows + shape.lanes - 1) / shape.lanes * shape.lanes;
   const std::int64_t chunks = (p.seq_kv + chunk - 1) / chunk;
   const std::int64_t most =
       chunks > 1 ? std::min(tiling.tiles(), std::max<std::int64_t>(split_below - 1, 0)) : 0;
-  partial_bytes = line_up(static_cast<std::size_t>((p.head_dim_v + 2) * row_lanes) * sizeof(float));
+  partial_bytes = line_up(static_cast<std::size_t>((shape.output_rows(p) + 2) * row_lanes) * sizeof(float));
   partials_offset = worker_bytes * static_cast<std::size_t>(threads);
   bytes = partials_offset + partial_bytes * static_cast<std::size_t>(most * chunks);
 }
 
-std::int64_t FlashLayout::tiles_per_task(const Tiling& tiling, std::int64_t block_q, int threads) noexcept {
-  const std::int64_t wanted = std::clamp<std::int64_t>(block_q / tiling.tile_rows, 1, kTilesPerTask);
+std::int64_t FlashLayout::tiles_per_task(const Tiling& tiling, int threads) const noexcept {
   const std::int64_t share = tiling.tiles() / (std::int64_t{4} * threads);
-  return std::clamp<std::int64_t>(share, 1, wanted);
+  return std::clamp<std::int64_t>(share, 1, most_tiles);
 }
 
 }  // namespace headwise::cpu

@@ -1,36 +1,81 @@
 // The workspace of a flash call on a CPU, and when to split. Plain arithmetic for every
-// instruction set; `lanes` and `vectors` are those of its micro-kernels.
+// instruction set.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "attention/kernel.h"
 #include "cpu/schedule.h"
 
 namespace headwise::cpu {
 
-// [worker 0][worker 1]...[partials: tile-major, chunk-minor]. A worker holds its blocks (scores,
-// factors, one chunk's partial) and, for each tile of its task, Q^T and the running partial.
-struct FlashLayout {
-  // A super-block of 4 tiles of 48 rows reads a chunk of K and V (head_dim 64: 256 KB, within an
-  // L2 of 1 MB) four times for one trip to L3; more gains nothing and unbalances threads.
-  static constexpr int kTilesPerTask = 4;
+// The form in which micro-kernels read K and V.
+enum class Staging : std::uint8_t {
+  as_they_lie,  // f32, from the tensors
+  widened,      // 16-bit elements as rows of f32
+  tiles,        // bf16: V transposed, K copied where its rows do not fill tiles (cpu/amx/tiles.inl)
+};
 
+// Columns of a row that holds whole vectors of any instruction set: 16 floats.
+constexpr std::int64_t widened_columns(std::int64_t columns) { return (columns + 15) / 16 * 16; }
+
+// Rows and columns of matrix tiles: 16 rows of 32 bf16. Keys are multiplied 32 at a time, from any key on,
+// so a row of V^T has room for 32 more than are staged.
+constexpr std::int64_t tile_columns(std::int64_t columns) { return (columns + 31) / 32 * 32; }
+constexpr std::int64_t tile_rows(std::int64_t rows) { return (rows + 15) / 16 * 16; }
+constexpr std::int64_t transposed_stride(std::int64_t keys) { return tile_columns(keys) + 32; }
+
+// What a layout must know of a kernel's micro-kernels.
+struct KernelShape {
+  int lanes;
+  int vectors;
+  Staging staging;
+
+  [[nodiscard]] constexpr std::int64_t width() const { return std::int64_t{lanes} * vectors; }
+  // Floats of Q^T a lane.
+  [[nodiscard]] constexpr std::int64_t query_rows(const AttentionProblem& p) const {
+    return staging == Staging::tiles ? tile_columns(p.head_dim) / 2 : p.head_dim;
+  }
+  // Rows of O^T.
+  [[nodiscard]] constexpr std::int64_t output_rows(const AttentionProblem& p) const {
+    return staging == Staging::tiles ? tile_rows(p.head_dim_v) : p.head_dim_v;
+  }
+  // Of `keys` keys.
+  [[nodiscard]] std::size_t staged_bytes(const AttentionProblem& p, std::int64_t keys) const;
+};
+
+// [worker 0][worker 1]...[partials: tile-major, chunk-minor]. A worker holds what is staged, its blocks
+// (scores, factors, one chunk's partial) and, for each tile of its task, Q^T and the running partial.
+struct FlashLayout {
+  // A super-block of 192 rows (4 tiles of 48 on AVX-512) reads a chunk of K and V (head_dim 64: 256 KB,
+  // within an L2 of 1 MB) four times for one trip to L3; more gains nothing and unbalances threads.
+  static constexpr int kTilesPerTask = 8;
+
+  std::size_t staged_bytes = 0;
   std::size_t worker_bytes = 0;
   std::int64_t block_floats = 0;
+  std::int64_t most_tiles = 1;  // of a task
   std::size_t partials_offset = 0;
   std::size_t partial_bytes = 0;
   std::size_t bytes = 0;
   std::int64_t split_below = 0;  // split where there are fewer tiles than this, and several chunks
 
-  FlashLayout(const AttentionProblem& p, std::int64_t block_kv, int lanes, int vectors, std::int64_t chunk,
+  FlashLayout(const AttentionProblem& p, const Policy& policy, const KernelShape& shape, std::int64_t chunk,
               int threads);
 
   [[nodiscard]] bool split(std::int64_t tiles, std::int64_t chunks) const noexcept {
     return tiles < split_below && chunks > 1;
   }
-  // As many as policy's block_q asks for, as long as each thread still has about four tasks.
-  static std::int64_t tiles_per_task(const Tiling& tiling, std::int64_t block_q, int threads) noexcept;
+  // As many as the policy's block_q asks for, as long as each thread still has about four tasks.
+  [[nodiscard]] std::int64_t tiles_per_task(const Tiling& tiling, int threads) const noexcept;
 };
+
+// Of a memory-efficient call, a worker: Q^T, scores of a block, factors, O^T, references and sums of a tile.
+inline std::size_t memeff_worker_bytes(const AttentionProblem& p, const Policy& policy,
+                                       const KernelShape& shape) {
+  const std::int64_t rows = p.head_dim + policy.block_kv + p.head_dim_v + 3;
+  return line_up(static_cast<std::size_t>(rows * shape.width()) * sizeof(float));
+}
 
 }  // namespace headwise::cpu

@@ -11,7 +11,18 @@ namespace headwise::cpu {
 std::span<const Kernel* const> kernels();
 
 extern const Kernel kAvx512FlashF32;
+extern const Kernel kAvx512FlashF16;
+extern const Kernel kAvx512FlashBf16;
 extern const Kernel kAvx512UnfusedF32;
+extern const Kernel kAvx512UnfusedF16;
+extern const Kernel kAvx512UnfusedBf16;
+extern const Kernel kAvx512MemeffF32;
+extern const Kernel kAvx2FlashF32;
+extern const Kernel kAvx2FlashF16;
+extern const Kernel kAvx2FlashBf16;
+extern const Kernel kAvx2UnfusedF32;
+extern const Kernel kAvx2UnfusedF16;
+extern const Kernel kAvx2UnfusedBf16;
 extern const Kernel kScalarNaiveF32;
 extern const Kernel kScalarNaiveF16;
 extern const Kernel kScalarNaiveBf16;

@@ -15,7 +15,39 @@ inline void store(float* p, Float x) { _mm512_storeu_ps(p, x); }
 inline Mask first_lanes(int count) { return static_cast<Mask>(0xFFFFU >> (kLanes - count)); }
 inline Float load_first(const float* p, int count) { return _mm512_maskz_loadu_ps(first_lanes(count), p); }
 inline void store_first(float* p, Float x, int count) { _mm512_mask_storeu_ps(p, first_lanes(count), x); }
-inline void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+inline Float load(const float16* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Float load_first(const float16* p, int count) {
+  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+inline Float widen_bfloat16(__m256i x) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));
+}
+inline Float load(const bfloat16* p) {
+  return widen_bfloat16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Float load_first(const bfloat16* p, int count) {
+  return widen_bfloat16(_mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+// To nearest, ties to even; a NaN stays one.
+inline void store_first(float16* p, Float x, int count) {
+  _mm256_mask_storeu_epi16(p, first_lanes(count),
+                           _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+// AVX512_BF16 has an instruction for this, which flushes subnormals and not every processor has.
+inline Int bfloat16_bits(Float x) {
+  const Int bits = _mm512_castps_si512(x);
+  const Int odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const Int rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7FFF)), 16);
+  const Int quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+  return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), quiet);
+}
+inline void store_first(bfloat16* p, Float x, int count) {
+  _mm256_mask_storeu_epi16(p, first_lanes(count), _mm512_cvtepi32_epi16(bfloat16_bits(x)));
+}
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline Float broadcast(float x) { return _mm512_set1_ps(x); }
 inline Float zero() { return _mm512_setzero_ps(); }
 inline Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }

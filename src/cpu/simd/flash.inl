@@ -1,82 +1,18 @@
-// Flash attention (Dao et al. 2022, arXiv:2205.14135; the online softmax is Milakov and Gimelshein
-// 2018, arXiv:1805.02867) on transposed scores. The skeleton that every instruction set shares:
+// Flash attention (Dao et al. 2022, arXiv:2205.14135) on transposed scores. The skeleton that every
+// instruction set shares:
 //
 //   task = super-block of query tiles of one (batch, kv head)
 //     chunk of kFlashChunk keys, from the sequence's first key       the K and V of a chunk stay in L2
 //       tile of kLanes * kVectors rows
-//         block of policy.block_kv keys in the tile's range: full, masked or skipped
-//           scores -> mask -> maximum -> exponentials -> values      the micro-kernels of tiles.inl
+//         block of policy.block_kv keys in the tile's range          online_softmax.inl
 //     combine: chunk partials merge in ascending order
 //
 // A chunk's partial (reference, sum, O^T) is the same whoever computes it, and merging always runs
 // in ascending order, so the bits depend neither on threads nor on the batch, also where few tiles
 // make it worth handing out single chunks (decoding).
-//
-// State of a lane: `reference` = maximum of the raw scores, -inf before the first key; `sum` = sum
-// of exp(scale * (score - reference)), 0 before the first key.
 
 constexpr std::int64_t kFlashChunk = 512;
-
-struct Partial {
-  float* o;          // [head_dim_v][lanes]
-  float* reference;  // [lanes]
-  float* sum;        // [lanes]
-};
-
-// Partial of a tile over `keys`, which lie within one chunk. Overwrites `to`; s holds block_kv *
-// lanes scores, factor a value a lane.
-template <int N>
-inline void flash_chunk(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile,
-                        const float* q, Scale scale, const BlockRange& range, KeyRange keys,
-                        std::int64_t block_kv, float* s, float* factor, Partial to) {
-  const Float minus_infinity = broadcast(-__builtin_inff());
-  const Float by = broadcast(scale.log2);
-  Float reference[N];
-  Float sum[N];
-  for (int n = 0; n < N; ++n) {
-    reference[n] = minus_infinity;
-    sum[n] = zero();
-  }
-  bool empty = true;
-  const std::int64_t chunk_begin = keys.begin / kFlashChunk * kFlashChunk;
-  std::int64_t end = 0;
-  for (std::int64_t begin = keys.begin; begin < keys.end; begin = end) {
-    end = chunk_begin + ((begin - chunk_begin) / block_kv + 1) * block_kv;
-    if (end > keys.end) end = keys.end;
-    const std::int64_t count = end - begin;
-    Float peak[N];
-    for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
-    const float* k = args.k.as<const float>() + offset(args.k, tile.batch, begin, tile.kv_head);
-    const float* v = args.v.as<const float>() + offset(args.v, tile.batch, begin, tile.kv_head);
-    if constexpr (kWaitsForMemory<N>) {
-      for (std::int64_t j = 0; j < count; j += kTileRows) {
-        prefetch_rows(v + j * args.v.stride[1], args.v.stride[1], p.head_dim_v);
-      }
-    }
-    scores<N>(k, args.k.stride[1], count, q, p.head_dim, s, peak);
-    if (block_kind(range, begin, end) != BlockKind::full) {
-      LaneRanges lanes;
-      lane_ranges(p, tile, kLanes * N, begin, count, lanes);
-      mask_scores<N>(s, count, lanes.begin, lanes.end, peak);
-    }
-    Float shift[N];
-    for (int n = 0; n < N; ++n) {
-      const Float next = maximum(peak[n], reference[n]);
-      shift[n] = select(equal(next, minus_infinity), zero(), next);
-      const Float rescale = exp2_nonpositive(multiply(subtract(reference[n], shift[n]), by));
-      store(factor + n * kLanes, rescale);
-      sum[n] = multiply(sum[n], rescale);
-      reference[n] = next;
-    }
-    exponentials<N>(s, count, by, shift, sum);
-    values<N>(v, args.v.stride[1], s, count, p.head_dim_v, empty ? nullptr : factor, to.o);
-    empty = false;
-  }
-  for (int n = 0; n < N; ++n) {
-    store(to.reference + n * kLanes, reference[n]);
-    store(to.sum + n * kLanes, sum[n]);
-  }
-}
+constexpr KernelShape kShape{kLanes, kVectors, kStaging};
 
 // `to` takes in `from`, whose keys come later. Lanes that `from` has nothing for keep their bits.
 template <int N>
@@ -116,11 +52,13 @@ struct FlashCall {
   std::int64_t chunks;
   unsigned char* workspace;
 
-  float* scratch(int worker) const {
-    return reinterpret_cast<float*>(workspace + static_cast<std::size_t>(worker) * layout.worker_bytes);
+  unsigned char* staged(int worker) const {
+    return workspace + static_cast<std::size_t>(worker) * layout.worker_bytes;
   }
+  float* scratch(int worker) const { return reinterpret_cast<float*>(staged(worker) + layout.staged_bytes); }
   Partial partial_at(float* base, int lanes) const {
-    return {base, base + p.head_dim_v * lanes, base + (p.head_dim_v + 1) * lanes};
+    const std::int64_t o = kShape.output_rows(p) * lanes;
+    return {base, base + o, base + o + lanes};
   }
   float* split_partial(std::int64_t tile, std::int64_t chunk) const {
     return reinterpret_cast<float*>(workspace + layout.partials_offset +
@@ -143,11 +81,13 @@ inline KeyRange keys_of_chunk(const BlockRange& range, std::int64_t chunk) {
 
 template <int N>
 inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const float* q, const BlockRange& range,
-                             KeyRange keys, float* scratch, const Partial& to, bool merge_into) {
-  float* s = scratch;
+                             KeyRange keys, const Staged* ready, int worker, const Partial& to,
+                             bool merge_into) {
+  float* s = call.scratch(worker);
   float* factor = s + call.block_kv * kLanes * N;
   const Partial fresh = merge_into ? call.partial_at(factor + kLanes * N, kLanes * N) : to;
-  flash_chunk<N>(call.args, call.p, tile, q, call.scale, range, keys, call.block_kv, s, factor, fresh);
+  online_softmax<N>(call.args, call.p, tile, q, call.scale, range, keys, call.block_kv, ready,
+                    {s, factor, call.staged(worker)}, fresh);
   if (merge_into) merge<N>(call.p.head_dim_v, call.scale, fresh, to);
 }
 
@@ -159,7 +99,7 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   std::int64_t last = first + call.tiles_per_task;
   if (last > call.tiling.tiles_per_head) last = call.tiling.tiles_per_head;
 
-  float* scratch = call.scratch(worker);
+  [[maybe_unused]] const ProductScope scope;
   constexpr int kMost = FlashLayout::kTilesPerTask;
   struct {
     Tile tile;
@@ -169,7 +109,7 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
     Partial state;
     bool started;
   } member[kMost];
-  float* free = scratch + call.layout.block_floats;
+  float* free = call.scratch(worker) + call.layout.block_floats;
   KeyRange all{INT64_MAX, 0};
   const int count = static_cast<int>(last - first);
   for (int i = 0; i < count; ++i) {
@@ -179,8 +119,9 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
     m.vectors = vectors_for(m.tile.rows);
     const int lanes = m.vectors * kLanes;
     m.q = free;
-    m.state = call.partial_at(free + call.p.head_dim * lanes, lanes);
-    free += (call.p.head_dim + call.p.head_dim_v + 2) * lanes;
+    const std::int64_t q_rows = kShape.query_rows(call.p);
+    m.state = call.partial_at(free + q_rows * lanes, lanes);
+    free += (q_rows + kShape.output_rows(call.p) + 2) * lanes;
     m.started = false;
     HEADWISE_FOR_WIDTH(m.vectors, pack_queries, call.args, call.p, m.tile, call.scale.query, m.q);
     clear(m.state, lanes);
@@ -189,12 +130,17 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
     if (m.range.any.end > all.end) all.end = m.range.any.end;
   }
   for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
+    Staged shared{};
+    if (count > 1) {
+      shared = stage<Element>(call.args, call.p, member[0].tile.batch, member[0].tile.kv_head,
+                              keys_of_chunk({all, all}, chunk), call.staged(worker));
+    }
     for (int i = 0; i < count; ++i) {
       auto& m = member[i];
       const KeyRange keys = keys_of_chunk(m.range, chunk);
       if (keys.empty()) continue;
-      HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, keys, scratch, m.state,
-                         m.started);
+      HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, keys,
+                         count > 1 ? &shared : nullptr, worker, m.state, m.started);
       m.started = true;
     }
   }
@@ -214,13 +160,13 @@ inline void flash_split_task(void* context, std::int64_t index, int worker) {
   const BlockRange range = tile_range(call.p, Rows(call.p), tile);
   const KeyRange keys = keys_of_chunk(range, chunk);
   const int vectors = vectors_for(tile.rows);
-  float* scratch = call.scratch(worker);
-  float* q = scratch + call.layout.block_floats;
+  [[maybe_unused]] const ProductScope scope;
+  float* q = call.scratch(worker) + call.layout.block_floats;
   const Partial to = call.partial_at(call.split_partial(tile_index, chunk), vectors * kLanes);
   clear(to, vectors * kLanes);
   if (keys.empty()) return;
   HEADWISE_FOR_WIDTH(vectors, pack_queries, call.args, call.p, tile, call.scale.query, q);
-  HEADWISE_FOR_WIDTH(vectors, flash_tile_chunk, call, tile, q, range, keys, scratch, to, false);
+  HEADWISE_FOR_WIDTH(vectors, flash_tile_chunk, call, tile, q, range, keys, nullptr, worker, to, false);
 }
 
 inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/) {
@@ -244,7 +190,7 @@ inline Status flash_run(const AttentionArgs& args, const RunContext& context) no
                  p,
                  scale_of(p),
                  Tiling(p, kLanes * kVectors),
-                 FlashLayout(p, context.policy.block_kv, kLanes, kVectors, kFlashChunk, context.threads),
+                 FlashLayout(p, context.policy, kShape, kFlashChunk, context.threads),
                  context.policy.block_kv,
                  1,
                  (p.seq_kv + kFlashChunk - 1) / kFlashChunk,
@@ -256,7 +202,7 @@ inline Status flash_run(const AttentionArgs& args, const RunContext& context) no
     core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);
     return {};
   }
-  call.tiles_per_task = FlashLayout::tiles_per_task(call.tiling, context.policy.block_q, context.threads);
+  call.tiles_per_task = call.layout.tiles_per_task(call.tiling, context.threads);
   const std::int64_t per_head = (call.tiling.tiles_per_head + call.tiles_per_task - 1) / call.tiles_per_task;
   core::parallel_for(call.tiling.heads * per_head, context.threads, flash_task, &call, context.executor);
   return {};

@@ -45,11 +45,11 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
   const Rows rows(p);
   const Float times = broadcast(factor);
   for (int n = 0; n < N; ++n) {
-    const float* source[kLanes];
+    const Element* source[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const std::int64_t r = tile.first_row + n * kLanes + i;
       source[i] = n * kLanes + i < tile.rows
-                      ? args.q.as<const float>() +
+                      ? args.q.as<const Element>() +
                             offset(args.q, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
                       : nullptr;
     }
@@ -82,12 +82,12 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
   constexpr int kWidth = kLanes * N;
   const Rows rows(p);
   for (int n = 0; n < N; ++n) {
-    float* target[kLanes];
+    Element* target[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const std::int64_t r = tile.first_row + n * kLanes + i;
       target[i] =
           n * kLanes + i < tile.rows
-              ? args.out.as<float>() + offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
+              ? args.out.as<Element>() + offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
               : nullptr;
     }
     const Float total = load(sum + n * kLanes);

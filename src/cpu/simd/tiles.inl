@@ -1,9 +1,61 @@
-// The three micro-kernels every tiled algorithm is made of. Scores are held transposed, a row of
-// queries for each key: S^T = K Q^T, O^T += V^T P^T. So a maximum or a sum over keys runs down
-// lanes, masks and scales are lane-wise, and K and V are read as they lie, one scalar at a time.
+// The two products every tiled algorithm is made of, in multiply-adds, and K and V as they read them.
+// Scores are held transposed, a row of queries for each key: S^T = K Q^T, O^T += V^T P^T. So a maximum
+// or a sum over keys runs down lanes, masks and scales are lane-wise, and K and V are read as they lie,
+// one scalar at a time.
 //
 // A tile has kLanes * N queries (N vectors): Q^T is [head_dim][lanes], S^T [keys][lanes], O^T
-// [head_dim_v][lanes].
+// [head_dim_v][lanes], all f32. A file of micro-kernels has these names: kStaging, ProductScope, Staged,
+// stage, pack_queries (tile_rows.inl), scores, exponentials (softmax.inl), values.
+
+// 16-bit rows are widened to f32 once a chunk, for all tiles that read it: a broadcast of a 16-bit scalar
+// costs three instructions where one of f32 is a part of the load.
+constexpr bool kWidens = sizeof(Element) == 2;
+constexpr Staging kStaging = kWidens ? Staging::widened : Staging::as_they_lie;
+
+// What a task must set up before its products and take down after them: nothing.
+struct ProductScope {};
+
+// K and V of neighbouring keys.
+struct Staged {
+  const float* k;  // of key `first`
+  std::int64_t k_stride;
+  const float* v;
+  std::int64_t v_stride;
+  std::int64_t first;
+};
+
+inline void widen(const Element* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
+                  float* to, std::int64_t to_stride) {
+  constexpr std::int64_t kAhead = 16;  // rows asked for; past the end of a tensor in vain, which is no error
+  constexpr int kLine = 64 / sizeof(Element);
+  for (std::int64_t j = 0; j < rows; ++j) {
+    const Element* source = from + j * from_stride;
+    float* target = to + j * to_stride;
+    for (std::int64_t d = 0; d < columns; d += kLine) prefetch(source + kAhead * from_stride + d);
+    std::int64_t d = 0;
+    for (; d + kLanes <= columns; d += kLanes) store(target + d, load(source + d));
+    if (d < columns) store(target + d, load_first(source + d, static_cast<int>(columns - d)));
+  }
+}
+
+template <class T>
+inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, std::int64_t batch,
+                    std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
+  const T* k = args.k.as<const T>() + offset(args.k, batch, keys.begin, kv_head);
+  const T* v = args.v.as<const T>() + offset(args.v, batch, keys.begin, kv_head);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return {k, args.k.stride[1], v, args.v.stride[1], keys.begin};
+  } else {
+    const std::int64_t rows = keys.end - keys.begin;
+    const std::int64_t k_stride = widened_columns(p.head_dim);
+    const std::int64_t v_stride = widened_columns(p.head_dim_v);
+    auto* wide_k = reinterpret_cast<float*>(scratch);
+    float* wide_v = wide_k + rows * k_stride;
+    widen(k, args.k.stride[1], rows, p.head_dim, wide_k, k_stride);
+    widen(v, args.v.stride[1], rows, p.head_dim_v, wide_v, v_stride);
+    return {wide_k, k_stride, wide_v, v_stride, keys.begin};
+  }
+}
 
 // S^T of kTileRows keys, whose rows need not be neighbours (the last tile repeats its last key).
 // `peak` gathers the maximum over keys.
@@ -78,26 +130,27 @@ inline void value_tile(const float* v, std::int64_t v_stride, const float* p, st
   }
 }
 
-// All head_dim_v rows of O^T, eight at a time, the rest by halves.
+template <int N, int R>
+inline void values_from(const Staged& from, std::int64_t begin, std::int64_t keys, const float* p,
+                        std::int64_t& d, std::int64_t head_dim_v, const float* factor, float* o) {
+  const float* v = from.v + (begin - from.first) * from.v_stride;
+  for (; d + R <= head_dim_v; d += R) {
+    value_tile<N, R>(v + d, from.v_stride, p, keys, factor, o + d * kLanes * N);
+  }
+  if constexpr (R > 1) values_from<N, R / 2>(from, begin, keys, p, d, head_dim_v, factor, o);
+}
+
+// All head_dim_v rows of O^T, kTileRows at a time, the rest by halves: O^T = factor * O^T + V^T P^T over
+// keys [begin, begin + keys) of the staged ones. `factor` is null where O^T is still empty.
 template <int N>
-inline void values(const float* v, std::int64_t v_stride, const float* p, std::int64_t keys,
+inline void values(const Staged& from, std::int64_t begin, std::int64_t keys, const float* p,
                    std::int64_t head_dim_v, const float* factor, float* o) {
-  constexpr int kWidth = kLanes * N;
   std::int64_t d = 0;
-  for (; d + 8 <= head_dim_v; d += 8) value_tile<N, 8>(v + d, v_stride, p, keys, factor, o + d * kWidth);
-  if (head_dim_v - d >= 4) {
-    value_tile<N, 4>(v + d, v_stride, p, keys, factor, o + d * kWidth);
-    d += 4;
-  }
-  if (head_dim_v - d >= 2) {
-    value_tile<N, 2>(v + d, v_stride, p, keys, factor, o + d * kWidth);
-    d += 2;
-  }
-  if (head_dim_v > d) value_tile<N, 1>(v + d, v_stride, p, keys, factor, o + d * kWidth);
+  values_from<N, kTileRows>(from, begin, keys, p, d, head_dim_v, factor, o);
 }
 
 // Asks for kTileRows rows of K or V. Rows of one head lie pages apart where many heads interleave, so
-// the hardware does not foresee them. Past the end of a tensor it asks in vain, which is no error.
+// the hardware does not foresee them.
 inline void prefetch_rows(const float* row, std::int64_t stride, std::int64_t columns) {
   constexpr int kLine = 16;  // floats in a cache line
   for (int r = 0; r < kTileRows; ++r) {
@@ -108,51 +161,31 @@ inline void prefetch_rows(const float* row, std::int64_t stride, std::int64_t co
 // Tiles of one vector have a tenth of the arithmetic for each byte of K and V that full ones have:
 // they wait for memory, not for multiply-adds, and prefetch.
 template <int N>
-constexpr bool kWaitsForMemory = N == 1;
+constexpr bool kWaitsForMemory = N == 1 && !kWidens;
 constexpr std::int64_t kRowsAhead = 2 * kTileRows;
 
-// Scores of `keys` keys from row-major K; rows past `keys` up to the tile's end repeat the last.
+// The values of keys whose scores come next.
 template <int N>
-inline void scores(const float* k, std::int64_t k_stride, std::int64_t keys, const float* q,
+inline void expect_values(const Staged& from, std::int64_t begin, std::int64_t keys, std::int64_t head_dim_v) {
+  if constexpr (kWaitsForMemory<N>) {
+    const float* v = from.v + (begin - from.first) * from.v_stride;
+    for (std::int64_t j = 0; j < keys; j += kTileRows) {
+      prefetch_rows(v + j * from.v_stride, from.v_stride, head_dim_v);
+    }
+  }
+}
+
+// Scores of keys [begin, begin + keys) of the staged ones; rows past the last one, up to the tile's end,
+// repeat it.
+template <int N>
+inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, const float* q,
                    std::int64_t head_dim, float* s, Float (&peak)[N]) {
+  const float* k = from.k + (begin - from.first) * from.k_stride;
+  const std::int64_t k_stride = from.k_stride;
   for (std::int64_t j = 0; j < keys; j += kTileRows) {
     if constexpr (kWaitsForMemory<N>) prefetch_rows(k + (j + kRowsAhead) * k_stride, k_stride, head_dim);
     const float* rows[kTileRows];
     for (int r = 0; r < kTileRows; ++r) rows[r] = k + (j + r < keys ? j + r : keys - 1) * k_stride;
     score_tile<N>(rows, q, head_dim, s + j * kLanes * N, peak);
-  }
-}
-
-// The score transform of a masked block: -inf where a lane may not see the key, then the maximum
-// anew. Lane ranges are relative to the block's first key.
-template <int N>
-inline void mask_scores(float* s, std::int64_t keys, const std::int32_t* begin, const std::int32_t* end,
-                        Float (&peak)[N]) {
-  const Float minus_infinity = broadcast(-__builtin_inff());
-  for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
-  for (std::int64_t j = 0; j < keys; ++j) {
-    const Int at = broadcast_int(static_cast<std::int32_t>(j));
-    for (int n = 0; n < N; ++n) {
-      float* cell = s + (j * N + n) * kLanes;
-      const Mask seen = within(load_int(begin + n * kLanes), at, load_int(end + n * kLanes));
-      const Float x = select(seen, load(cell), minus_infinity);
-      store(cell, x);
-      peak[n] = maximum(x, peak[n]);
-    }
-  }
-}
-
-// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`. reference is the maximum of the
-// raw scores, so that the largest weight is exactly 1; 0 for a lane that has seen no key.
-template <int N>
-inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
-                         Float (&sum)[N]) {
-  for (std::int64_t j = 0; j < keys; ++j) {
-    for (int n = 0; n < N; ++n) {
-      float* cell = s + (j * N + n) * kLanes;
-      const Float p = exp2_nonpositive(multiply(subtract(load(cell), reference[n]), scale));
-      store(cell, p);
-      sum[n] = add(sum[n], p);
-    }
   }
 }

@@ -2,7 +2,11 @@
 // O^T, each a pass of blocked products by the micro-kernels of tiles.inl. Tiles compute only keys
 // that a row of theirs may see; K and V are not repeated for grouped heads.
 //
-// Workspace: Q^T or O^T a worker, then S^T [tile][seq_kv][lanes] and each lane's maximum and sum.
+// Workspace: a block of K or V and Q^T or O^T a worker, then S^T [tile][seq_kv][lanes] and each lane's
+// maximum and sum.
+
+constexpr KernelShape kShape{kLanes, kVectors, kStaging};
+constexpr std::int64_t kUnfusedKeys = UnfusedLayout::block_keys(kStaging);
 
 struct UnfusedCall {
   const AttentionArgs& args;
@@ -12,9 +16,10 @@ struct UnfusedCall {
   UnfusedLayout layout;
   unsigned char* workspace;
 
-  float* scratch(int worker) const {
-    return reinterpret_cast<float*>(workspace + static_cast<std::size_t>(worker) * layout.worker_bytes);
+  unsigned char* staged(int worker) const {
+    return workspace + static_cast<std::size_t>(worker) * layout.worker_bytes;
   }
+  float* scratch(int worker) const { return reinterpret_cast<float*>(staged(worker) + layout.staged_bytes); }
   // S^T of a tile, from key 0.
   float* scores(std::int64_t tile) const {
     return reinterpret_cast<float*>(workspace + layout.tiles_offset +
@@ -24,21 +29,27 @@ struct UnfusedCall {
   float* sum(std::int64_t tile) const { return reference(tile) + kLanes * kVectors; }
 };
 
-// Keys that one task of a product takes: 256 keys x 64 columns of f32 are 64 KB, well within L2.
-constexpr std::int64_t kUnfusedKeys = 256;
+// The block of keys that starts at `begin`.
+inline KeyRange unfused_block(std::int64_t begin, const KeyRange& keys) {
+  return {begin, begin + kUnfusedKeys < keys.end ? begin + kUnfusedKeys : keys.end};
+}
 
 template <int N>
-inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64_t index, float* q) {
+inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64_t index, int worker) {
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
   const KeyRange keys = tile_range(p, Rows(p), tile).any;
   if (keys.empty()) return;
+  float* q = call.scratch(worker);
   pack_queries<N>(args, p, tile, call.scale.query, q);
-  const float* k = args.k.as<const float>() + offset(args.k, tile.batch, keys.begin, tile.kv_head);
   Float peak[N];
   for (int n = 0; n < N; ++n) peak[n] = zero();  // the softmax finds it anew
-  scores<N>(k, args.k.stride[1], keys.end - keys.begin, q, p.head_dim,
-            call.scores(index) + keys.begin * kLanes * N, peak);
+  KeyRange block{};
+  for (std::int64_t begin = keys.begin; begin < keys.end; begin = block.end) {
+    block = unfused_block(begin, keys);
+    const Staged from = stage<Element>(args, p, tile.batch, tile.kv_head, block, call.staged(worker));
+    scores<N>(from, begin, block.end - begin, q, p.head_dim, call.scores(index) + begin * kLanes * N, peak);
+  }
 }
 
 template <int N>
@@ -53,7 +64,7 @@ inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int6
   for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
   std::int64_t end = 0;
   for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = end) {
-    end = begin + kUnfusedKeys < range.any.end ? begin + kUnfusedKeys : range.any.end;
+    end = unfused_block(begin, range.any).end;
     float* block = s + begin * kLanes * N;
     if (block_kind(range, begin, end) == BlockKind::full) {
       for (int n = 0; n < N; ++n) block_peak[n] = minus_infinity;
@@ -82,19 +93,20 @@ inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int6
 }
 
 template <int N>
-inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64_t index, float* o) {
+inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64_t index, int worker) {
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
   const BlockRange range = tile_range(p, Rows(p), tile);
   const float* s = call.scores(index);
+  float* o = call.scratch(worker);
   float ones[kLanes * N];
   for (float& x : ones) x = 1;
   const float* factor = nullptr;
-  std::int64_t end = 0;
-  for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = end) {
-    end = begin + kUnfusedKeys < range.any.end ? begin + kUnfusedKeys : range.any.end;
-    const float* v = args.v.as<const float>() + offset(args.v, tile.batch, begin, tile.kv_head);
-    values<N>(v, args.v.stride[1], s + begin * kLanes * N, end - begin, p.head_dim_v, factor, o);
+  KeyRange block{};
+  for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = block.end) {
+    block = unfused_block(begin, range.any);
+    const Staged from = stage<Element>(args, p, tile.batch, tile.kv_head, block, call.staged(worker));
+    values<N>(from, begin, block.end - begin, s + begin * kLanes * N, p.head_dim_v, factor, o);
     factor = ones;
   }
   write_rows<N>(args, p, tile, o, call.scale, call.reference(index), call.sum(index));
@@ -103,7 +115,7 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
 inline void unfused_scores_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
   const Tile tile = call.tiling.tile(index);
-  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_scores, call, tile, index, call.scratch(worker));
+  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_scores, call, tile, index, worker);
 }
 inline void unfused_softmax_task(void* context, std::int64_t index, int /*worker*/) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
@@ -113,7 +125,7 @@ inline void unfused_softmax_task(void* context, std::int64_t index, int /*worker
 inline void unfused_values_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
   const Tile tile = call.tiling.tile(index);
-  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_values, call, tile, index, call.scratch(worker));
+  HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_values, call, tile, index, worker);
 }
 
 inline Status unfused_run(const AttentionArgs& args, const RunContext& context) noexcept {
@@ -122,7 +134,7 @@ inline Status unfused_run(const AttentionArgs& args, const RunContext& context) 
                    p,
                    scale_of(p),
                    Tiling(p, kLanes * kVectors),
-                   UnfusedLayout(p, kLanes * kVectors, context.threads),
+                   UnfusedLayout(p, kShape, context.threads),
                    static_cast<unsigned char*>(context.workspace.data)};
   const std::int64_t tiles = call.tiling.tiles();
   if (tiles == 0) return {};

@@ -11,13 +11,16 @@
 #include "cpu/target_region.h"
 
 HEADWISE_IMMINTRIN_BEGIN
-HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2")
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX512)
 namespace headwise::cpu::avx512 {
 namespace {
+using Element = float;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
 #include "cpu/simd/tiles.inl"
+#include "cpu/simd/softmax.inl"
 #include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
 }  // namespace
@@ -33,8 +36,7 @@ constexpr Traits kTraits{.algorithm = "flash", .isa = "avx512", .kv_chunk = avx5
 constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q48_kv64", 48, 64}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
-  return FlashLayout(p, policy.block_kv, avx512::kLanes, avx512::kVectors, avx512::kFlashChunk, p.threads)
-      .bytes;
+  return FlashLayout(p, policy, avx512::kShape, avx512::kFlashChunk, p.threads).bytes;
 }
 
 }  // namespace

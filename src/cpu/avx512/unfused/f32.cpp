@@ -1,22 +1,24 @@
-// cpu/avx512/unfused/f32: attention with materialised scores in f32, the baseline, on AVX-512.
+// cpu/avx512/unfused/f32: attention with materialised scores, the baseline, in f32 on AVX-512.
 #include <immintrin.h>
 
 #include <cstdint>
 
 #include "attention/kernel.h"
 #include "core/parallel_for.h"
+#include "cpu/unfused_layout.h"
 #include "cpu/kernels.h"
 #include "cpu/schedule.h"
 #include "cpu/target_region.h"
-#include "cpu/unfused_layout.h"
 
 HEADWISE_IMMINTRIN_BEGIN
-HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2")
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX512)
 namespace headwise::cpu::avx512 {
 namespace {
+using Element = float;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
 #include "cpu/simd/tiles.inl"
+#include "cpu/simd/softmax.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/unfused.inl"
 // clang-format on
@@ -32,7 +34,7 @@ constexpr Traits kTraits{.algorithm = "unfused", .isa = "avx512"};
 constexpr Policy kPolicies[] = {{"q48", 48, 0}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/) {
-  return UnfusedLayout(p, avx512::kLanes * avx512::kVectors, p.threads).bytes;
+  return UnfusedLayout(p, avx512::kShape, p.threads).bytes;
 }
 
 }  // namespace

@@ -1,0 +1,51 @@
+// cpu/avx2/flash/bf16: flash attention in bf16 on AVX2, widened to f32.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/flash_layout.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX2)
+namespace headwise::cpu::avx2 {
+namespace {
+using Element = bfloat16;
+// clang-format off: each .inl uses what stands above it.
+#include "cpu/avx2/vector.inl"
+#include "cpu/simd/tiles.inl"
+#include "cpu/simd/softmax.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/online_softmax.inl"
+#include "cpu/simd/flash.inl"
+// clang-format on
+}  // namespace
+}  // namespace headwise::cpu::avx2
+HEADWISE_TARGET_END
+HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{.algorithm = "flash",
+                         .isa = "avx2",
+                         .dtype = DType::bf16,
+                         .kv_dtype = DType::bf16,
+                         .kv_chunk = avx2::kFlashChunk};
+// block_kv 64: S^T is 6 KB beside Q^T and O^T of 6 KB each at head_dim 64, within an L1 of 32 KB.
+constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q24_kv64", 24, 64}};
+
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
+  return FlashLayout(p, policy, avx2::kShape, avx2::kFlashChunk, p.threads).bytes;
+}
+
+}  // namespace
+
+const Kernel kAvx2FlashBf16{"cpu/avx2/flash/bf16", kTraits,        {.window = true}, kPolicies,
+                            workspace_bytes,       avx2::flash_run};
+
+}  // namespace headwise::cpu

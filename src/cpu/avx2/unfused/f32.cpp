@@ -1,0 +1,45 @@
+// cpu/avx2/unfused/f32: attention with materialised scores, the baseline, in f32 on AVX2.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/unfused_layout.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX2)
+namespace headwise::cpu::avx2 {
+namespace {
+using Element = float;
+// clang-format off: each .inl uses what stands above it.
+#include "cpu/avx2/vector.inl"
+#include "cpu/simd/tiles.inl"
+#include "cpu/simd/softmax.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/unfused.inl"
+// clang-format on
+}  // namespace
+}  // namespace headwise::cpu::avx2
+HEADWISE_TARGET_END
+HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{.algorithm = "unfused", .isa = "avx2"};
+constexpr Policy kPolicies[] = {{"q24", 24, 0}};
+
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/) {
+  return UnfusedLayout(p, avx2::kShape, p.threads).bytes;
+}
+
+}  // namespace
+
+const Kernel kAvx2UnfusedF32{"cpu/avx2/unfused/f32", kTraits,          {.window = true}, kPolicies,
+                             workspace_bytes,        avx2::unfused_run};
+
+}  // namespace headwise::cpu

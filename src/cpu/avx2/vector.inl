@@ -1,0 +1,121 @@
+// Eight floats: the vocabulary in which simd/ is written. A Mask is a vector whose lanes are all ones or all
+// zeros.
+
+using Float = __m256;
+using Int = __m256i;
+using Mask = __m256;
+constexpr int kLanes = 8;
+// 3 vectors of queries x 4 keys (or 4 columns of V) = 12 sums, 3 operands and a broadcast: all 16 registers,
+// 7 loads for 12 multiply-adds, and enough sums to hide a latency of 4 at 2 a cycle.
+constexpr int kVectors = 3;
+constexpr int kTileRows = 4;
+
+inline Float load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, Float x) { _mm256_storeu_ps(p, x); }
+inline Int load_int(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline Int broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
+// The first `count` (1 to kLanes) floats at p; memory behind them is neither read nor written.
+inline Int first_lanes(int count) {
+  return _mm256_cmpgt_epi32(broadcast_int(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Float load_first(const float* p, int count) { return _mm256_maskload_ps(p, first_lanes(count)); }
+inline void store_first(float* p, Float x, int count) { _mm256_maskstore_ps(p, first_lanes(count), x); }
+// 16-bit elements have no masked access here: parts of a vector go through memory of our own.
+struct Halves {
+  std::uint16_t bits[kLanes];
+};
+inline __m128i first_halves(const void* p, int count) {
+  Halves part{};
+  __builtin_memcpy(&part, p, static_cast<std::size_t>(count) * sizeof(std::uint16_t));
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(&part));
+}
+inline void store_halves(void* p, __m128i x, int count) {
+  Halves part;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(&part), x);
+  __builtin_memcpy(p, &part, static_cast<std::size_t>(count) * sizeof(std::uint16_t));
+}
+inline Float load(const float16* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Float load_first(const float16* p, int count) { return _mm256_cvtph_ps(first_halves(p, count)); }
+inline Float widen_bfloat16(__m128i x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+inline Float load(const bfloat16* p) {
+  return widen_bfloat16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Float load_first(const bfloat16* p, int count) { return widen_bfloat16(first_halves(p, count)); }
+// To nearest, ties to even; a NaN stays one.
+inline void store_first(float16* p, Float x, int count) {
+  store_halves(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), count);
+}
+inline void store_first(bfloat16* p, Float x, int count) {
+  const Int bits = _mm256_castps_si256(x);
+  const Int odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), broadcast_int(1));
+  const Int rounded = _mm256_add_epi32(_mm256_add_epi32(bits, odd), broadcast_int(0x7FFF));
+  const Int quiet = _mm256_or_si256(bits, broadcast_int(0x400000));
+  const Int nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  const Int upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  store_halves(p, _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1)), count);
+}
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline Float broadcast(float x) { return _mm256_set1_ps(x); }
+inline Float zero() { return _mm256_setzero_ps(); }
+inline Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+// c - a * b in one rounding.
+inline Float subtract_product(Float a, Float b, Float c) { return _mm256_fnmadd_ps(a, b, c); }
+inline Float multiply(Float a, Float b) { return _mm256_mul_ps(a, b); }
+inline Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
+inline Float subtract(Float a, Float b) { return _mm256_sub_ps(a, b); }
+inline Float divide(Float a, Float b) { return _mm256_div_ps(a, b); }
+// `kept` where x is NaN: a NaN among scores must not make the maximum forget what it has seen. It
+// reaches the row through its exponential.
+inline Float maximum(Float x, Float kept) { return _mm256_max_ps(x, kept); }
+inline Mask equal(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+inline Float select(Mask m, Float yes, Float no) { return _mm256_blendv_ps(no, yes, m); }
+// begin <= x < end
+inline Mask within(Int begin, Int x, Int end) {
+  return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(begin, x), _mm256_cmpgt_epi32(end, x)));
+}
+
+// 2^t for t <= 0, and exactly 1 at 0: p(t - floor t) 2^floor t, the polynomial of avx512/vector.inl. The
+// power goes into the exponent of p, which lies in [1, 2]: from t = -126 up that is a normal number, below
+// the weight is 0. NaN stays NaN (its floor converts to 0x80000000, of which the shift leaves 0).
+inline Float exp2_nonpositive(Float t) {
+  const Float floor = _mm256_round_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  const Float f = subtract(t, floor);
+  Float p = broadcast(0x1.c54174p-13F);
+  p = fma(p, f, broadcast(0x1.46d64ep-10F));
+  p = fma(p, f, broadcast(0x1.3d0b92p-7F));
+  p = fma(p, f, broadcast(0x1.c68912p-5F));
+  p = fma(p, f, broadcast(0x1.ebfd58p-3F));
+  p = fma(p, f, broadcast(0x1.62e42cp-1F));
+  p = fma(p, f, broadcast(1.0F));
+  const Int power = _mm256_slli_epi32(_mm256_cvtps_epi32(floor), 23);
+  const Float scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+  return _mm256_and_ps(_mm256_cmp_ps(t, broadcast(-126.0F), _CMP_NLT_UQ), scaled);
+}
+
+// x[i] lane j becomes x[j] lane i: pairs, quadruples, then 128-bit halves.
+inline void transpose(Float (&x)[kLanes]) {
+  Float y[kLanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+    y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    x[i] = _mm256_shuffle_ps(y[i], y[i + 2], 0x44);
+    x[i + 1] = _mm256_shuffle_ps(y[i], y[i + 2], 0xEE);
+    x[i + 2] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0x44);
+    x[i + 3] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0xEE);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    y[i] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20);
+    y[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) x[i] = y[i];
+}

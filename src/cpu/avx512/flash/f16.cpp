@@ -1,0 +1,51 @@
+// cpu/avx512/flash/f16: flash attention in f16 on AVX-512, widened to f32.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/flash_layout.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX512)
+namespace headwise::cpu::avx512 {
+namespace {
+using Element = float16;
+// clang-format off: each .inl uses what stands above it.
+#include "cpu/avx512/vector.inl"
+#include "cpu/simd/tiles.inl"
+#include "cpu/simd/softmax.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/online_softmax.inl"
+#include "cpu/simd/flash.inl"
+// clang-format on
+}  // namespace
+}  // namespace headwise::cpu::avx512
+HEADWISE_TARGET_END
+HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{.algorithm = "flash",
+                         .isa = "avx512",
+                         .dtype = DType::f16,
+                         .kv_dtype = DType::f16,
+                         .kv_chunk = avx512::kFlashChunk};
+// block_kv 64: S^T is 12 KB beside Q^T and O^T of 12 KB each at head_dim 64, within an L1 of 48 KB.
+constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q48_kv64", 48, 64}};
+
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
+  return FlashLayout(p, policy, avx512::kShape, avx512::kFlashChunk, p.threads).bytes;
+}
+
+}  // namespace
+
+const Kernel kAvx512FlashF16{"cpu/avx512/flash/f16", kTraits,          {.window = true}, kPolicies,
+                             workspace_bytes,        avx512::flash_run};
+
+}  // namespace headwise::cpu

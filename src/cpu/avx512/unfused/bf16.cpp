@@ -1,0 +1,47 @@
+// cpu/avx512/unfused/bf16: attention with materialised scores, the baseline, in bf16 on AVX-512, widened to
+// f32.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/unfused_layout.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX512)
+namespace headwise::cpu::avx512 {
+namespace {
+using Element = bfloat16;
+// clang-format off: each .inl uses what stands above it.
+#include "cpu/avx512/vector.inl"
+#include "cpu/simd/tiles.inl"
+#include "cpu/simd/softmax.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/unfused.inl"
+// clang-format on
+}  // namespace
+}  // namespace headwise::cpu::avx512
+HEADWISE_TARGET_END
+HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{
+    .algorithm = "unfused", .isa = "avx512", .dtype = DType::bf16, .kv_dtype = DType::bf16};
+constexpr Policy kPolicies[] = {{"q48", 48, 0}};
+
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/) {
+  return UnfusedLayout(p, avx512::kShape, p.threads).bytes;
+}
+
+}  // namespace
+
+const Kernel kAvx512UnfusedBf16{
+    "cpu/avx512/unfused/bf16", kTraits, {.window = true}, kPolicies, workspace_bytes, avx512::unfused_run};
+
+}  // namespace headwise::cpu

@@ -1,0 +1,70 @@
+// The online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867) of one tile over a range of keys, block
+// by block: scores, mask, maximum, exponentials, values.
+
+// State of a tile's lanes: `reference` = maximum of the raw scores, -inf before the first key; `sum` = sum
+// of exp(scale * (score - reference)), 0 before the first key.
+struct Partial {
+  float* o;          // [head_dim_v][lanes]
+  float* reference;  // [lanes]
+  float* sum;        // [lanes]
+};
+
+// A worker's memory for one tile at a time.
+struct BlockScratch {
+  float* s;               // block_kv * lanes scores
+  float* factor;          // a value a lane
+  unsigned char* staged;  // K and V of a block, or of a chunk
+};
+
+// Partial of a tile over `keys`, cut into blocks at multiples of block_kv. Overwrites `to`. `ready`: the
+// keys staged already, for several tiles; null: each block is staged here, while it is in the caches.
+template <int N>
+inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile,
+                           const float* q, Scale scale, const BlockRange& range, KeyRange keys,
+                           std::int64_t block_kv, const Staged* ready, const BlockScratch& scratch,
+                           Partial to) {
+  const Float minus_infinity = broadcast(-__builtin_inff());
+  const Float by = broadcast(scale.log2);
+  float* s = scratch.s;
+  Float reference[N];
+  Float sum[N];
+  for (int n = 0; n < N; ++n) {
+    reference[n] = minus_infinity;
+    sum[n] = zero();
+  }
+  bool empty = true;
+  std::int64_t end = 0;
+  for (std::int64_t begin = keys.begin; begin < keys.end; begin = end) {
+    end = (begin / block_kv + 1) * block_kv;
+    if (end > keys.end) end = keys.end;
+    const std::int64_t count = end - begin;
+    Float peak[N];
+    for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
+    const Staged from = ready != nullptr ? *ready
+                                         : stage<Element>(args, p, tile.batch, tile.kv_head, {begin, end},
+                                                          scratch.staged);
+    expect_values<N>(from, begin, count, p.head_dim_v);
+    scores<N>(from, begin, count, q, p.head_dim, s, peak);
+    if (block_kind(range, begin, end) != BlockKind::full) {
+      LaneRanges lanes;
+      lane_ranges(p, tile, kLanes * N, begin, count, lanes);
+      mask_scores<N>(s, count, lanes.begin, lanes.end, peak);
+    }
+    Float shift[N];
+    for (int n = 0; n < N; ++n) {
+      const Float next = maximum(peak[n], reference[n]);
+      shift[n] = select(equal(next, minus_infinity), zero(), next);
+      const Float rescale = exp2_nonpositive(multiply(subtract(reference[n], shift[n]), by));
+      store(scratch.factor + n * kLanes, rescale);
+      sum[n] = multiply(sum[n], rescale);
+      reference[n] = next;
+    }
+    exponentials<N>(s, count, by, shift, sum);
+    values<N>(from, begin, count, s, p.head_dim_v, empty ? nullptr : scratch.factor, to.o);
+    empty = false;
+  }
+  for (int n = 0; n < N; ++n) {
+    store(to.reference + n * kLanes, reference[n]);
+    store(to.sum + n * kLanes, sum[n]);
+  }
+}
