@@ -51,6 +51,9 @@ function(headwise_add_library)
   target_include_directories(headwise_objects
     PUBLIC "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src"
     PRIVATE "${PROJECT_BINARY_DIR}/generated")
+  if(HEADWISE_AMX_SOFTWARE)
+    target_compile_definitions(headwise_objects PRIVATE HEADWISE_AMX_SOFTWARE)
+  endif()
 
   # OpenMP stands behind core::parallel_for and nowhere else.
   set(openmp_flags ${OpenMP_CXX_FLAGS})

@@ -10,6 +10,7 @@ namespace headwise::cpu {
 // Best first: plan() takes the first that supports a problem.
 std::span<const Kernel* const> kernels();
 
+extern const Kernel kAmxFlashBf16;
 extern const Kernel kAvx512FlashF32;
 extern const Kernel kAvx512FlashF16;
 extern const Kernel kAvx512FlashBf16;

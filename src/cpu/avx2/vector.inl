@@ -7,7 +7,7 @@ using Mask = __m256;
 constexpr int kLanes = 8;
 // 3 vectors of queries x 4 keys (or 4 columns of V) = 12 sums, 3 operands and a broadcast: all 16 registers,
 // 7 loads for 12 multiply-adds, and enough sums to hide a latency of 4 at 2 a cycle.
-constexpr int kVectors = 3;
+constexpr int kProductVectors = 3;
 constexpr int kTileRows = 4;
 
 inline Float load(const float* p) { return _mm256_loadu_ps(p); }

@@ -6,7 +6,7 @@ using Mask = __mmask16;
 constexpr int kLanes = 16;
 // 3 vectors of queries x 8 keys (or 8 columns of V) = 24 sums, 3 operands and a broadcast: 28 of
 // 32 registers, 11 loads for 24 multiply-adds, and enough sums to hide a latency of 4 at 2 a cycle.
-constexpr int kVectors = 3;
+constexpr int kProductVectors = 3;
 constexpr int kTileRows = 8;
 
 inline Float load(const float* p) { return _mm512_loadu_ps(p); }

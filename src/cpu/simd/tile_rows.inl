@@ -1,4 +1,4 @@
-// Between a tile's rows in memory and its lanes: queries in, output out.
+// Between a tile's rows in memory and its lanes: scales and ranges in, output out.
 
 // Lanes of N vectors for `rows` rows; the rest are padding, packed as zeros and never written.
 inline int vectors_for(std::int64_t rows) { return static_cast<int>((rows + kLanes - 1) / kLanes); }
@@ -35,36 +35,6 @@ inline Scale scale_of(const AttentionProblem& p) {
 // Columns are moved by squares of kLanes; the last one may be narrower.
 inline int columns_from(std::int64_t d, std::int64_t head_dim) {
   return head_dim - d < kLanes ? static_cast<int>(head_dim - d) : kLanes;
-}
-
-// Q^T [head_dim][kLanes * N].
-template <int N>
-inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float factor,
-                         float* q) {
-  constexpr int kWidth = kLanes * N;
-  const Rows rows(p);
-  const Float times = broadcast(factor);
-  for (int n = 0; n < N; ++n) {
-    const Element* source[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      const std::int64_t r = tile.first_row + n * kLanes + i;
-      source[i] = n * kLanes + i < tile.rows
-                      ? args.q.as<const Element>() +
-                            offset(args.q, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
-                      : nullptr;
-    }
-    for (std::int64_t d = 0; d < p.head_dim; d += kLanes) {
-      const int columns = columns_from(d, p.head_dim);
-      Float x[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        x[i] = source[i] != nullptr ? load_first(source[i] + d, columns) : zero();
-      }
-      transpose(x);
-      for (int i = 0; i < kLanes; ++i) {
-        if (i < columns) store(q + (d + i) * kWidth + n * kLanes, multiply(x[i], times));
-      }
-    }
-  }
 }
 
 // a / b, b with a finite reciprocal: one step of correction gives what a division would, for two

@@ -4,8 +4,10 @@
 // one scalar at a time.
 //
 // A tile has kLanes * N queries (N vectors): Q^T is [head_dim][lanes], S^T [keys][lanes], O^T
-// [head_dim_v][lanes], all f32. A file of micro-kernels has these names: kStaging, ProductScope, Staged,
-// stage, pack_queries (tile_rows.inl), scores, exponentials (softmax.inl), values.
+// [head_dim_v][lanes], all f32. A file of micro-kernels has these names: kVectors, kStaging, ProductScope,
+// Staged, stage, expect_values, scores, exponentials, values; and pack_queries in a file beside it.
+
+constexpr int kVectors = kProductVectors;
 
 // 16-bit rows are widened to f32 once a chunk, for all tiles that read it: a broadcast of a 16-bit scalar
 // costs three instructions where one of f32 is a part of the load.
@@ -187,5 +189,20 @@ inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, co
     const float* rows[kTileRows];
     for (int r = 0; r < kTileRows; ++r) rows[r] = k + (j + r < keys ? j + r : keys - 1) * k_stride;
     score_tile<N>(rows, q, head_dim, s + j * kLanes * N, peak);
+  }
+}
+
+// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`. reference is the maximum of the
+// raw scores, so that the largest weight is exactly 1; 0 for a lane that has seen no key.
+template <int N>
+inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
+                         Float (&sum)[N]) {
+  for (std::int64_t j = 0; j < keys; ++j) {
+    for (int n = 0; n < N; ++n) {
+      float* cell = s + (j * N + n) * kLanes;
+      const Float p = exp2_nonpositive(multiply(subtract(load(cell), reference[n]), scale));
+      store(cell, p);
+      sum[n] = add(sum[n], p);
+    }
   }
 }

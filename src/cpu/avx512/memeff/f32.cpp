@@ -18,8 +18,9 @@ using Element = float;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
 #include "cpu/simd/tiles.inl"
-#include "cpu/simd/softmax.inl"
+#include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/pack_queries.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/memeff.inl"
 // clang-format on

@@ -19,8 +19,9 @@ using Element = bfloat16;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
 #include "cpu/simd/tiles.inl"
-#include "cpu/simd/softmax.inl"
+#include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
+#include "cpu/simd/pack_queries.inl"
 #include "cpu/simd/unfused.inl"
 // clang-format on
 }  // namespace

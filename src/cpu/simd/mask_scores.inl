@@ -1,6 +1,3 @@
-// What happens to scores between the two products, held transposed like theirs: masks and the softmax's
-// exponentials. All lane-wise.
-
 // The score transform of a masked block: -inf where a lane may not see the key, then the maximum
 // anew. Lane ranges are relative to the block's first key.
 template <int N>
@@ -16,21 +13,6 @@ inline void mask_scores(float* s, std::int64_t keys, const std::int32_t* begin, 
       const Float x = select(seen, load(cell), minus_infinity);
       store(cell, x);
       peak[n] = maximum(x, peak[n]);
-    }
-  }
-}
-
-// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`. reference is the maximum of the
-// raw scores, so that the largest weight is exactly 1; 0 for a lane that has seen no key.
-template <int N>
-inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
-                         Float (&sum)[N]) {
-  for (std::int64_t j = 0; j < keys; ++j) {
-    for (int n = 0; n < N; ++n) {
-      float* cell = s + (j * N + n) * kLanes;
-      const Float p = exp2_nonpositive(multiply(subtract(load(cell), reference[n]), scale));
-      store(cell, p);
-      sum[n] = add(sum[n], p);
     }
   }
 }

@@ -1,0 +1,54 @@
+// cpu/amx/flash/bf16: flash attention in bf16 matrix tiles (AMX), the softmax in f32 on AVX-512.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "attention/kernel.h"
+#include "core/parallel_for.h"
+#include "cpu/amx/tile.h"
+#include "cpu/flash_layout.h"
+#include "cpu/kernels.h"
+#include "cpu/schedule.h"
+#include "cpu/target_region.h"
+
+HEADWISE_IMMINTRIN_BEGIN
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX512)
+namespace headwise::cpu::amx {
+namespace {
+using Element = bfloat16;
+// clang-format off: each .inl uses what stands above it.
+#include "cpu/avx512/vector.inl"
+#include "cpu/amx/tiles.inl"
+#include "cpu/simd/mask_scores.inl"
+#include "cpu/simd/tile_rows.inl"
+#include "cpu/amx/pack_queries.inl"
+#include "cpu/simd/online_softmax.inl"
+#include "cpu/simd/flash.inl"
+// clang-format on
+}  // namespace
+}  // namespace headwise::cpu::amx
+HEADWISE_TARGET_END
+HEADWISE_IMMINTRIN_END
+
+namespace headwise::cpu {
+namespace {
+
+constexpr Traits kTraits{.algorithm = "flash",
+                         .isa = "amx",
+                         .dtype = DType::bf16,
+                         .kv_dtype = DType::bf16,
+                         .kv_chunk = amx::kFlashChunk};
+// 8 tiles of 32 rows for one V transposed; block_kv 256: O^T is rescaled at most twice a chunk, and S^T of 32
+// KB stays in an L1 of 48 KB.
+constexpr Policy kPolicies[] = {{"q256_kv256", 256, 256}, {"q256_kv128", 256, 128}, {"q128_kv256", 128, 256}};
+
+std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
+  return FlashLayout(p, policy, amx::kShape, amx::kFlashChunk, p.threads).bytes;
+}
+
+}  // namespace
+
+const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits,       {.window = true}, kPolicies,
+                           workspace_bytes,      amx::flash_run};
+
+}  // namespace headwise::cpu

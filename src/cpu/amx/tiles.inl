@@ -1,0 +1,278 @@
+// The two products in bf16 matrix tiles, with sums in f32; the names of simd/tiles.inl.
+//
+//   S^T = K Q^T: 16 keys x 32 columns of K, as it lies in memory, times Q^T packed by pairs of columns.
+//   O^T += V^T P^T: 16 columns of V x 32 keys, of V transposed, times P^T, whose pairs of keys are
+//   neighbouring rows of S^T: they merge with a shift and a blend, without a shuffle.
+//
+// A tile multiplication takes 16 cycles and has a latency of 52, so at least four sums go at a time.
+
+// 2 vectors of queries: 2 x 2 sums, two operands of either side: all 8 tiles, 4 loads for 4 multiplications.
+constexpr int kVectors = 2;
+constexpr Staging kStaging = Staging::tiles;
+// Keys of a step of the second product; pairs of keys (and of columns) are one dword.
+constexpr std::int64_t kStep = 32;
+
+struct ProductScope {
+  ProductScope() { configure_tiles(); }
+  ProductScope(const ProductScope&) = delete;
+  ProductScope& operator=(const ProductScope&) = delete;
+  ~ProductScope() { release_tiles(); }
+};
+
+struct Staged {
+  const bfloat16* k;  // of key `first`
+  std::int64_t k_stride;
+  std::int64_t last;   // the key behind the last row of k that may be read
+  const bfloat16* v;   // V^T [tile_rows(head_dim_v)][v_stride], column 0 is key `first`, zeros behind the last
+  std::int64_t v_stride;
+  bfloat16* k_tail;  // room for the last rows of k and zeros behind them, a tile
+  std::int64_t first;
+};
+
+inline Int load_halves(const bfloat16* p, std::int64_t count) {
+  return _mm512_maskz_loadu_epi16(count >= 32 ? 0xFFFFFFFFU : (1U << count) - 1U, p);
+}
+
+// Rows of 32 columns at a time, zeros behind `columns`.
+inline void copy_rows(const bfloat16* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
+                      bfloat16* to, std::int64_t to_stride) {
+  for (std::int64_t j = 0; j < rows; ++j) {
+    for (std::int64_t d = 0; d < columns; d += 32) {
+      _mm512_storeu_si512(to + j * to_stride + d, load_halves(from + j * from_stride + d, columns - d));
+    }
+  }
+}
+
+inline Int widen_halves(const bfloat16* row, int count) {
+  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(count), row));
+}
+
+// V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed.
+inline void transpose_values(const bfloat16* v, std::int64_t stride, std::int64_t keys, std::int64_t head_dim_v,
+                             bfloat16* to, std::int64_t to_stride) {
+  for (std::int64_t d = 0; d < head_dim_v; d += kLanes) {
+    const int columns = head_dim_v - d < kLanes ? static_cast<int>(head_dim_v - d) : kLanes;
+    for (std::int64_t j = 0; j < to_stride; j += kStep) {
+      Float x[kLanes];
+      for (int r = 0; r < kLanes; ++r) {
+        const std::int64_t key = j + 2 * r;
+        const bfloat16* row = v + key * stride + d;
+        const Int even = key < keys ? widen_halves(row, columns) : _mm512_setzero_si512();
+        const Int odd = key + 1 < keys ? widen_halves(row + stride, columns) : _mm512_setzero_si512();
+        x[r] = _mm512_castsi512_ps(_mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+      }
+      transpose(x);
+      for (int i = 0; i < kLanes; ++i) _mm512_storeu_ps(to + (d + i) * to_stride + j, x[i]);
+    }
+  }
+}
+
+template <class T>
+inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, std::int64_t batch,
+                    std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
+  const std::int64_t rows = keys.end - keys.begin;
+  const T* k = args.k.as<const T>() + offset(args.k, batch, keys.begin, kv_head);
+  const T* v = args.v.as<const T>() + offset(args.v, batch, keys.begin, kv_head);
+  const std::int64_t v_stride = transposed_stride(rows);
+  auto* own_v = reinterpret_cast<T*>(scratch);
+  T* tail = own_v + tile_rows(p.head_dim_v) * v_stride;
+  transpose_values(v, args.v.stride[1], rows, p.head_dim_v, own_v, v_stride);
+  if (p.head_dim % 32 == 0) {
+    return {k, args.k.stride[1], keys.end, own_v, v_stride, tail, keys.begin};
+  }
+  // Rows that do not fill tiles: what stands behind them is somebody else's.
+  const std::int64_t k_stride = tile_columns(p.head_dim);
+  T* own_k = tail + kTileHeight * k_stride;
+  copy_rows(k, args.k.stride[1], rows, p.head_dim, own_k, k_stride);
+  return {own_k, k_stride, keys.end, own_v, v_stride, tail, keys.begin};
+}
+
+// Staging has just read the values.
+template <int N>
+inline void expect_values(const Staged& /*from*/, std::int64_t /*begin*/, std::int64_t /*keys*/,
+                          std::int64_t /*head_dim_v*/) {}
+
+// Sums (A x N of them) are tiles 0 to 3, row-major. With two columns: rows 4 and 5, columns 6 and 7. With one:
+// column 4, rows 5 to 7 in turn.
+template <int N>
+constexpr int kRowTiles = N == 1 ? 4 : 2;
+template <int N, int A>
+constexpr int kRowTile = N == 1 ? 5 + A % 3 : 4 + A;
+template <int N>
+constexpr int kColumnTile = N == 1 ? 4 : 6;
+
+template <int Count, int I = 0>
+inline void zero_sums() {
+  if constexpr (I < Count) {
+    tile_zero<I>();
+    zero_sums<Count, I + 1>();
+  }
+}
+// Loads row A and multiplies it with the columns.
+template <int N, int Count, int A = 0>
+inline void multiply_rows(const bfloat16* const (&row)[Count], const std::int64_t (&stride)[Count],
+                          std::int64_t at) {
+  if constexpr (A < Count) {
+    tile_load<kRowTile<N, A>>(row[A] + at, stride[A] * 2);
+    tile_multiply_bf16<A * N, kRowTile<N, A>, kColumnTile<N>>();
+    if constexpr (N == 2) tile_multiply_bf16<A * N + 1, kRowTile<N, A>, kColumnTile<N> + 1>();
+    multiply_rows<N, Count, A + 1>(row, stride, at);
+  }
+}
+// 16 rows of pairs, a vector each; `stride` in floats.
+template <int N>
+inline void load_columns(const float* from, std::int64_t stride) {
+  tile_load<kColumnTile<N>>(from, stride * 4);
+  if constexpr (N == 2) tile_load<kColumnTile<N> + 1>(from + kLanes, stride * 4);
+}
+template <int N, int Count, int I = 0>
+inline void load_sums(const float* from) {
+  if constexpr (I < Count * N) {
+    tile_load<I>(from + (I / N * kTileHeight * N + I % N) * kLanes, kLanes * N * 4);
+    load_sums<N, Count, I + 1>(from);
+  }
+}
+template <int N, int Count, int I = 0>
+inline void store_sums(float* to) {
+  if constexpr (I < Count * N) {
+    tile_store<I>(to + (I / N * kTileHeight * N + I % N) * kLanes, kLanes * N * 4);
+    store_sums<N, Count, I + 1>(to);
+  }
+}
+
+// S^T of 16 * Count keys from key j of `keys` on.
+template <int N, int Count>
+inline void score_tiles(const Staged& from, std::int64_t begin, std::int64_t j, const float* q,
+                        std::int64_t head_dim, float* s) {
+  const bfloat16* row[Count];
+  std::int64_t stride[Count];
+  const std::int64_t columns = tile_columns(head_dim);
+  for (int a = 0; a < Count; ++a) {
+    const std::int64_t key = begin + j + a * kTileHeight;
+    row[a] = from.k + (key - from.first) * from.k_stride;
+    stride[a] = from.k_stride;
+    if (key + kTileHeight > from.last) {
+      const std::int64_t rows = from.last - key;
+      copy_rows(row[a], from.k_stride, rows, columns, from.k_tail, columns);
+      __builtin_memset(static_cast<void*>(from.k_tail + rows * columns), 0,
+                       static_cast<std::size_t>((kTileHeight - rows) * columns) * 2);
+      row[a] = from.k_tail;
+      stride[a] = columns;
+    }
+  }
+  zero_sums<Count * N>();
+  for (std::int64_t d = 0; d < columns; d += kStep) {
+    load_columns<N>(q + d / kStep * kTileHeight * kLanes * N, kLanes * N);
+    multiply_rows<N, Count>(row, stride, d);
+  }
+  store_sums<N, Count>(s + j * kLanes * N);
+}
+
+// Rows behind the last key, up to the tile's end, are of no meaning.
+template <int N>
+inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, const float* q,
+                   std::int64_t head_dim, float* s, Float (&peak)[N]) {
+  constexpr std::int64_t kMost = std::int64_t{kTileHeight} * kRowTiles<N>;
+  std::int64_t j = 0;
+  for (; j + kMost <= keys; j += kMost) {
+    score_tiles<N, kRowTiles<N>>(from, begin, j, q, head_dim, s);
+    for (std::int64_t i = j; i < j + kMost; ++i) {
+      for (int n = 0; n < N; ++n) peak[n] = maximum(load(s + (i * N + n) * kLanes), peak[n]);
+    }
+  }
+  for (; j < keys; j += kTileHeight) {
+    score_tiles<N, 1>(from, begin, j, q, head_dim, s);
+    const std::int64_t end = j + kTileHeight < keys ? j + kTileHeight : keys;
+    for (std::int64_t i = j; i < end; ++i) {
+      for (int n = 0; n < N; ++n) peak[n] = maximum(load(s + (i * N + n) * kLanes), peak[n]);
+    }
+  }
+}
+
+// exp2_nonpositive() for weights that are rounded to bf16 (2^-9) anyway: degree 3, 9e-5.
+inline Float exp2_for_bfloat16(Float t) {
+  const Float f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  Float p = broadcast(0x1.3bab6p-4F);
+  p = fma(p, f, broadcast(0x1.d23724p-3F));
+  p = fma(p, f, broadcast(0x1.63e65ep-1F));
+  p = fma(p, f, broadcast(1.0F));
+  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, broadcast(-126.0F), _CMP_NLT_UQ), p, t);
+}
+
+// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`: rows 2r and 2r + 1 become row r, their weights
+// rounded to bf16 (halves up: ties are one in 65,536) in the lower and upper halves of a dword. Zeros up to
+// whole steps.
+template <int N>
+inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
+                         Float (&sum)[N]) {
+  constexpr int kWidth = kLanes * N;
+  const Int half = _mm512_set1_epi32(0x8000);
+  for (std::int64_t j = 0; j < keys; j += 2) {
+    for (int n = 0; n < N; ++n) {
+      const float* cell = s + j * kWidth + n * kLanes;
+      const Float even = exp2_for_bfloat16(multiply(subtract(load(cell), reference[n]), scale));
+      Float odd = zero();
+      if (j + 1 < keys) {
+        odd = exp2_for_bfloat16(multiply(subtract(load(cell + kWidth), reference[n]), scale));
+      }
+      sum[n] = add(sum[n], add(even, odd));
+      const Int low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(even), half), 16);
+      const Int high = _mm512_add_epi32(_mm512_castps_si512(odd), half);
+      const Int pair = _mm512_mask_mov_epi16(high, 0x55555555U, low);
+      _mm512_storeu_si512(s + j / 2 * kWidth + n * kLanes, pair);
+    }
+  }
+  for (std::int64_t r = (keys + 1) / 2; r < tile_columns(keys) / 2; ++r) {
+    for (int n = 0; n < N; ++n) store(s + r * kWidth + n * kLanes, zero());
+  }
+}
+
+template <int N, int Count>
+inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p, std::int64_t keys, bool empty,
+                        float* o) {
+  const bfloat16* row[Count];
+  std::int64_t stride[Count];
+  for (int a = 0; a < Count; ++a) {
+    row[a] = v + a * kTileHeight * v_stride;
+    stride[a] = v_stride;
+  }
+  if (empty) {
+    zero_sums<Count * N>();
+  } else {
+    load_sums<N, Count>(o);
+  }
+  for (std::int64_t j = 0; j < keys; j += kStep) {
+    load_columns<N>(p + j / 2 * kLanes * N, kLanes * N);
+    multiply_rows<N, Count>(row, stride, j);
+  }
+  store_sums<N, Count>(o);
+}
+
+// O^T = factor * O^T + V^T P^T over keys [begin, begin + keys) of the staged ones. `factor` is null where O^T
+// is still empty.
+template <int N>
+inline void values(const Staged& from, std::int64_t begin, std::int64_t keys, const float* p,
+                   std::int64_t head_dim_v, const float* factor, float* o) {
+  constexpr int kWidth = kLanes * N;
+  const std::int64_t rows = tile_rows(head_dim_v);
+  if (factor != nullptr) {
+    for (int n = 0; n < N; ++n) {
+      const Float by = load(factor + n * kLanes);
+      if (equal(by, broadcast(1.0F)) == 0xFFFF) continue;  // most blocks raise no maximum
+      for (std::int64_t d = 0; d < rows; ++d) {
+        float* cell = o + d * kWidth + n * kLanes;
+        store(cell, multiply(load(cell), by));
+      }
+    }
+  }
+  const bfloat16* v = from.v + (begin - from.first);
+  constexpr std::int64_t kMost = std::int64_t{kTileHeight} * kRowTiles<N>;
+  std::int64_t d = 0;
+  for (; d + kMost <= rows; d += kMost) {
+    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, p, keys, factor == nullptr,
+                                 o + d * kWidth);
+  }
+  for (; d < rows; d += kTileHeight) {
+    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, factor == nullptr, o + d * kWidth);
+  }
+}
