@@ -55,6 +55,7 @@ int run_bench(const Invocation& invocation) {
   options.command = invocation.command_line;
   options.out = invocation.out;
   options.quiet = invocation.quiet;
+  options.peaks = !invocation.no_peaks;
   options.environment.host_name = invocation.host_name;
   options.run.measured = invocation.command == "bench";
   options.run.seconds = invocation.seconds;

@@ -25,6 +25,8 @@ struct Invocation {
   double max_seconds = lab::RunOptions{}.max_seconds;
   bool dry_run = false;
   bool quiet = false;
+  bool no_peaks = false;  // bench
+  bool peaks = false;     // info
   bool host_name = false;
 };
 

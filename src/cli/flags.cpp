@@ -116,6 +116,8 @@ void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   if (bench) {
     add_seconds(command, "--seconds", i.seconds, 0,
                 "samples of a contender in a cell end after this, or at 1 % [2]");
+    command.add_flag("--no-peaks", i.no_peaks,
+                     "do not measure the machine's peaks (1.5 s), which the report's roofline is drawn from");
   }
   add_seconds(command, "--max-seconds", i.max_seconds, 0.001,
               "of a whole cell; the rest of it is then `timeout` [120]");
@@ -140,13 +142,17 @@ void add_commands(CLI::App& app, Commands& commands) {
   explain->add_option("words", i.positionals, "the problem in suite words: seq=512 causal=1");
   add_axes(*explain, commands.axis_options);
 
-  CLI::App* list = app.add_subcommand("list", "kernels, suites, axes, presets, inputs, charts, fields");
+  CLI::App* list =
+      app.add_subcommand("list", "kernels, suites, axes, presets, inputs, charts, fields, matrix");
   list->footer(kListFooter);
   list->add_option("what", i.positionals,
-                   "kernels, suites, axes, presets, inputs, charts or fields [all but fields]");
+                   "kernels, suites, axes, presets, inputs, charts, fields, or matrix: what each kernel "
+                   "supports, in Markdown [all but fields and matrix]");
 
   CLI::App* info = app.add_subcommand("info", "this machine and build, as each result file records them");
   info->add_flag("--host-name", i.host_name, "with the machine's name");
+  info->add_flag("--peaks", i.peaks,
+                 "measure what the machine can do at most: arithmetic and reading memory");
 
   CLI::App* report = app.add_subcommand("report", "draw the report of a result file");
   report->footer(kReportFooter);

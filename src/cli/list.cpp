@@ -5,7 +5,7 @@
 
 #include "commands.h"
 #include "core/text.h"
-#include "headwise/kernels.h"
+#include "lab/catalog.h"
 #include "lab/data_files.h"
 #include "lab/presets.h"
 #include "lab/rows.h"
@@ -13,14 +13,9 @@
 namespace headwise::cli {
 namespace {
 
-void list_kernels() {
-  fmt::print("Kernels, best first:\n");
-  for (const KernelInfo& kernel : kernels()) {
-    const Traits& t = kernel.traits;
-    fmt::print("  {:<28}{}, {}{}{}\n", kernel.id, name(t.direction), t.isa, t.exact ? "" : ", approximate",
-               t.kv_dtype == t.dtype ? "" : fmt::format(", kv {}", name(t.kv_dtype)));
-  }
-}
+void list_kernels() { fmt::print("Kernels, best first:\n{}", lab::kernel_list()); }
+
+void list_matrix() { fmt::print("{}", lab::support_matrix()); }
 
 void list_suites() {
   fmt::print("Suites in {}/suites:\n", lab::data_directory());
@@ -82,7 +77,7 @@ struct Section {
 };
 constexpr Section kSections[] = {{"kernels", list_kernels}, {"suites", list_suites}, {"axes", list_axes},
                                  {"presets", list_presets}, {"inputs", list_inputs}, {"charts", list_charts},
-                                 {"fields", list_fields}};
+                                 {"fields", list_fields},   {"matrix", list_matrix}};
 
 }  // namespace
 
@@ -99,9 +94,9 @@ int run_list(const Invocation& invocation) {
     }
     chosen.push_back(found);
   }
-  if (chosen.empty()) {  // fields are many, and for readers of files
+  if (chosen.empty()) {  // fields are many, and for readers of files; the matrix is a page
     for (const Section& section : kSections) {
-      if (section.name != "fields") chosen.push_back(&section);
+      if (section.name != "fields" && section.name != "matrix") chosen.push_back(&section);
     }
   }
   for (const Section* section : chosen) {

@@ -16,6 +16,7 @@
 #include "core/container.h"
 #include "core/cpu_features.h"
 #include "core/parallel_for.h"
+#include "cpu/peaks.h"
 
 namespace headwise::cpu {
 namespace {
@@ -145,6 +146,9 @@ class CpuDevice final : public Device {
   Result<double> time_ms(const TimedWork& work, int repeats, void* stream) override;
   Status flush_cache(void* stream) override;
   ClockReading clocks() override { return {.mhz = measure_megahertz()}; }
+  Result<std::vector<PeakSamples>> measure_peaks(const std::vector<int>& threads, double seconds) override {
+    return cpu::measure_peaks(*this, threads, seconds);
+  }
 
  private:
   static Status copy(void* target, const void* source, std::size_t bytes) {

@@ -238,7 +238,8 @@ Run start_run(std::string command, const EnvironmentOptions& options) {
                                                         static_cast<std::uint64_t>(getpid()))),
           .started = time_text("%Y-%m-%dT%H:%M:%S%z", true),
           .command = std::move(command),
-          .environment = read_environment(options)};
+          .environment = read_environment(options),
+          .peaks = {}};
 }
 
 std::string version_line() {

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <optional>
 
+#include "lab/peaks.h"
 #include "lab/progress.h"
 #include "lab/terminal.h"
 #include "lab/units.h"
@@ -116,6 +117,22 @@ std::string machine_line() {
                      (*cpu)->max_threads() == 1 ? "thread" : "threads");
 }
 
+Status add_peaks(const std::vector<Case>& cases, RowWriter& writer, bool write,
+                 std::optional<Progress>& progress, Run& run) {
+  if (progress)
+    progress->line("Measuring the peaks of this machine, for the roofline (--no-peaks leaves them out)");
+  Peaks measured = measure_peaks(cases);
+  for (const std::string& note : measured.notes) {
+    if (progress) progress->line("note: " + note);
+  }
+  run.peaks = std::move(measured.peaks);
+  for (const Peak& peak : run.peaks) {
+    if (!write) break;
+    if (Status status = writer.write(peak); !status.ok()) return status;
+  }
+  return {};
+}
+
 }  // namespace
 
 int exit_code_of(const std::vector<Row>& rows) {
@@ -150,9 +167,12 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
     if (const std::string warning = load_warning(); run.measured && !warning.empty()) progress->line(warning);
   }
   const InterruptGuard guard;
+  if (run.measured && options.peaks && result.file.run.peaks.empty()) {
+    result.written = add_peaks(cases, writer, !options.out.empty(), progress, result.file.run);
+  }
   SessionObserver observer(progress ? &*progress : nullptr, options.out.empty() ? nullptr : &writer,
                            result.file.rows);
-  result.written = run_cases(cases, run, observer);
+  if (result.written.ok()) result.written = run_cases(cases, run, observer);
   if (result.written.ok() && !options.out.empty()) result.written = writer.finish();
   if (!result.written.ok()) {
     result.exit = exit_code::kBadRow;

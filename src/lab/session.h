@@ -25,6 +25,7 @@ struct SessionOptions {
   std::string command;  // as typed
   std::string out;      // result file; empty: none
   bool quiet = false;   // no progress
+  bool peaks = true;    // of the devices, measured before the first case; verify needs none
   EnvironmentOptions environment;
 };
 

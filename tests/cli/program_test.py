@@ -25,7 +25,7 @@ ms_mean ms_min ms_p5 ms_p95 ms_p99 ms_stddev samples_ms samples tokens_per_s tfl
 least_bytes error_max error_rms error_limit rows_verified speedup baseline timer regime cache clock_mhz ran
 reproduce""".split()
 
-QUICK = ["--seq", "32", "--heads", "1", "--head-dim", "16", "--threads", "1", "--seconds", "0.01"]
+QUICK = ["--seq", "32", "--heads", "1", "--head-dim", "16", "--threads", "1", "--seconds", "0.01", "--no-peaks"]
 
 
 def environment(**changes):
@@ -167,6 +167,23 @@ class Usage(unittest.TestCase):
         self.assertNotRegex(info.stdout, r"(?m)^host ")
         self.assertRegex(run("info", "--host-name").stdout, r"(?m)^host ")
 
+    def test_info_measures_peaks_on_request(self):
+        shown = run("info", "--peaks", HEADWISE_MAX_ISA="scalar")
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertRegex(shown.stdout, r"cpu +scalar f32 +\d[\d.]* TFLOP/s +\(\d[\d.]* to \d[\d.]*\), 1 thread\n")
+        self.assertRegex(shown.stdout, r"cpu +memory +\d[\d.]* GB/s")
+        self.assertNotIn("avx", shown.stdout.split("Peaks")[1])
+        self.assertNotIn("Peaks", run("info").stdout)
+
+    def test_list_says_what_this_machine_can_run(self):
+        shown = run("list", "kernels", HEADWISE_MAX_ISA="scalar").stdout
+        self.assertRegex(shown, r"cpu/scalar/naive/f32 +forward, scalar: runs here\n")
+        self.assertRegex(shown, r"cpu/avx512/flash/f32 +forward, avx512: cannot run here: needs AVX-512")
+        self.assertRegex(shown, r"cuda: none in this build: \S")
+        matrix = run("list", "matrix")
+        self.assertEqual(matrix.returncode, 0)
+        self.assertEqual(matrix.stdout, run("list", "matrix", HEADWISE_MAX_ISA="scalar").stdout)  # the build's, not the machine's
+
     def test_explain_refuses_a_forced_kernel_that_does_not_exist(self):
         result = run("explain", "--seq", "512", HEADWISE_KERNEL="cpu/scalar/naive/f23")
         self.assertEqual(result.returncode, 3)
@@ -183,7 +200,7 @@ class Usage(unittest.TestCase):
 class Bench(Temporary):
     def bench(self, *arguments, code=0, **changes):
         out = self.path("run.jsonl")
-        result = run("bench", *arguments, "--out", out, **changes)
+        result = run("bench", *arguments, "--out", out, *([] if "--no-peaks" in arguments else ["--no-peaks"]), **changes)
         self.assertEqual(result.returncode, code, result.stderr)
         return result, *read(out)
 
@@ -204,6 +221,25 @@ class Bench(Temporary):
         self.assertTrue(any(row["status"] == "ok" for row in rows))
         self.assertIn("Verified against fp64", result.stdout)
         self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
+
+    def test_peaks_stand_before_the_rows(self):
+        quick = [word for word in QUICK if word != "--no-peaks"]
+        result = run("bench", *quick, "--kernels", "naive", "--baseline", "none", "--out", self.path("run.jsonl"), HEADWISE_MAX_ISA="scalar")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        _, lines = read(self.path("run.jsonl"))
+        kinds = [line["type"] for line in lines]
+        self.assertEqual(kinds, sorted(kinds))  # peak before row
+        peaks = [line for line in lines if line["type"] == "peak"]
+        self.assertEqual({peak["what"] for peak in peaks}, {"flops", "bytes"})
+        for peak in peaks:
+            self.assertGreater(peak["value"], 0)
+            self.assertLessEqual(peak["low"], peak["value"])
+            self.assertGreaterEqual(peak["high"], peak["value"])
+            self.assertEqual((peak["device"], peak["threads"], peak["isa"]), ("cpu", 1, "scalar"))
+        self.assertIn("peaks of this machine", result.stderr)
+        without = self.path("v.jsonl")
+        self.assertEqual(run("verify", *QUICK[:-3], "--kernels", "naive", "--out", without).returncode, 0)
+        self.assertNotIn("peak", {line["type"] for line in read(without)[1]})  # verify measures nothing
 
     def test_reproduce_line_gives_the_same_cell(self):
         _, _, rows = self.bench(*QUICK, "--causal", "--lse", "--kernels", "naive", "--softmax-scale", "0.3")
@@ -362,7 +398,7 @@ class Interruption(Temporary):
                 signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
         out = self.path("run.jsonl")
         process = subprocess.Popen([PROGRAM, "bench", "--seq", "16..4000+8", "--kernels", "naive", "--baseline", "none",
-                                    "--seconds", "0.05", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                                    "--seconds", "0.05", "--no-peaks", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
                                    text=True, env=environment(), preexec_fn=in_the_child)
         while not re.search(r"^ *2/", process.stderr.readline()):
             self.assertIsNone(process.poll())
@@ -389,7 +425,7 @@ class Interruption(Temporary):
     def test_a_kill_leaves_readable_rows(self):
         out = self.path("run.jsonl")
         process = subprocess.Popen([PROGRAM, "bench", "--seq", "16..4000+8", "--kernels", "naive", "--baseline", "none",
-                                    "--seconds", "0.05", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                    "--seconds", "0.05", "--no-peaks", "--out", out], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                    text=True, env=environment())
         while not re.search(r"^ *2/", process.stderr.readline()):
             self.assertIsNone(process.poll())
