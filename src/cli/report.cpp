@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "lab/data_files.h"
+#include "lab/row_files.h"
 
 namespace headwise::cli {
 

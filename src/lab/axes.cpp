@@ -11,7 +11,8 @@
 namespace headwise::lab {
 namespace {
 
-constexpr std::size_t kMaxValues = 10'000;  // of one axis: more is a typing error
+constexpr std::size_t kMaxValues = 10'000;   // of one axis: more is a typing error
+constexpr std::int64_t kMaxThreads = 4'096;  // what no machine has today
 
 std::int64_t to_integer(const std::string& value) {
   return core::parse_number<std::int64_t>(value).value_or(0);
@@ -66,6 +67,10 @@ Status set_kernels(Draft& d, const std::string& value) {
 }
 
 std::string unshown(const Case&) { return ""; }
+
+Status wrong_value(std::string_view value, std::string_view expected) {
+  return Status::invalid_argument(fmt::format("expected {}, got '{}'", expected, value));
+}
 
 // Shorter lines below. Each entry says how a value enters a draft and how a case shows it.
 using D = Draft&;
@@ -321,6 +326,17 @@ std::vector<Axis> place_axes() {
 
 std::vector<Axis> contender_axes() {
   return {
+      {"cache",
+       AxisType::choice,
+       "hot",
+       "hot: the same buffers again and again; cold: caches are emptied before each timed call",
+       {"hot", "cold"},
+       0,
+       [](D d, V v) {
+         d.result.cold = v == "cold";
+         return Status();
+       },
+       [](C c) { return std::string(c.cold ? "cold" : ""); }},
       {"threads",
        AxisType::integer,
        "0",
@@ -328,7 +344,10 @@ std::vector<Axis> contender_axes() {
        {},
        0,
        [](D d, V v) {
-         d.result.problem.threads = static_cast<int>(std::min<std::int64_t>(to_integer(v), 4096));
+         const std::int64_t threads = to_integer(v);
+         if (threads > kMaxThreads)
+           return wrong_value(v, fmt::format("at most {} (0: all that this process has)", kMaxThreads));
+         d.result.problem.threads = static_cast<int>(threads);
          return Status();
        },
        [](C c) { return shown(c.problem.threads); }},
@@ -360,10 +379,6 @@ std::vector<Axis> make_axes() {
     table.insert(table.end(), part.begin(), part.end());
   }
   return table;
-}
-
-Status wrong_value(std::string_view value, std::string_view expected) {
-  return Status::invalid_argument(fmt::format("expected {}, got '{}'", expected, value));
 }
 
 // "a", "a..b", "a..b+step", "a..b*factor".

@@ -25,6 +25,7 @@ struct Case {
   std::vector<std::string> kernels;    // ids, algorithms or globs; empty: all that are made for the dtype
   std::string baseline = "unfused";    // algorithm or id; "none"
   std::string preset;  // name of presets.h that the words came from; not part of the case's name
+  bool cold = false;   // caches are emptied before each timed call
 };
 
 // A case while its words are read: what is not given is taken from other words, or from a captured file.

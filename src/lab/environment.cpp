@@ -20,6 +20,9 @@
 #include "headwise/kernels.h"
 #include "headwise_build_info.h"
 #include "lab/data_files.h"
+#include "lab/fingerprint.h"
+#include "lab/row_files.h"
+#include "lab/statistics.h"
 
 namespace headwise::lab {
 namespace {
@@ -106,18 +109,23 @@ std::string container_hint() {
   return "none seen";
 }
 
-// Median step between different readings: what the clock can tell apart.
-std::string timer_resolution() {
-  using clock = std::chrono::steady_clock;
-  std::vector<double> steps;
-  for (int i = 0; i < 101; ++i) {
-    const auto start = clock::now();
-    auto next = clock::now();
-    while (next == start) next = clock::now();
-    steps.push_back(std::chrono::duration<double, std::nano>(next - start).count());
+// Tells apart what the same sources and changes do not: two builds of a work tree in progress. The library
+// counts where it is a file of its own.
+std::string program_hash() {
+  std::set<std::string> files{"/proc/self/exe"};
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const std::size_t path = line.find('/');
+    if (path != std::string::npos && line.find("/libheadwise") != std::string::npos)
+      files.insert(line.substr(path));
   }
-  std::nth_element(steps.begin(), steps.begin() + 50, steps.end());
-  return fmt::format("{:.0f}", steps[50]);
+  std::uint64_t hash = 0;
+  for (const std::string& file : files) {
+    Result<std::string> content = read_whole_file(file);
+    if (!content) return kUnknown;
+    hash = fingerprint(hash, content->data(), content->size());
+  }
+  return fmt::format("{:016x}", hash);
 }
 
 void add_build(Environment& e) {
@@ -127,6 +135,7 @@ void add_build(Environment& e) {
   e.emplace_back("build_type", build::kBuildType.empty() ? kUnknown : std::string(build::kBuildType));
   e.emplace_back("compiler", build::kCompiler);
   e.emplace_back("compiler_flags", build::kCompilerFlags);
+  e.emplace_back("program_hash", program_hash());
   e.emplace_back("row_schema", kRowSchema);
   e.emplace_back("kernels", fmt::format("{}", kernels().size()));
   std::string absent;
@@ -150,7 +159,7 @@ void add_system(Environment& e, const EnvironmentOptions& options) {
   e.emplace_back("uptime_seconds", first_line("/proc/uptime"));
   e.emplace_back("page_bytes", fmt::format("{}", sysconf(_SC_PAGESIZE)));
   e.emplace_back("transparent_huge_pages", first_line("/sys/kernel/mm/transparent_hugepage/enabled"));
-  e.emplace_back("timer_step_ns", timer_resolution());
+  e.emplace_back("timer_step_ns", fmt::format("{:.0f}", timer_step_ns()));
 }
 
 void add_processor(Environment& e) {
@@ -239,7 +248,24 @@ Run start_run(std::string command, const EnvironmentOptions& options) {
           .started = time_text("%Y-%m-%dT%H:%M:%S%z", true),
           .command = std::move(command),
           .environment = read_environment(options),
+          .options = {},
+          .continued = {},
           .peaks = {}};
+}
+
+double timer_step_ns() {
+  static const double step = [] {
+    using clock = std::chrono::steady_clock;
+    std::vector<double> steps;
+    for (int i = 0; i < 101; ++i) {
+      const auto start = clock::now();
+      auto next = clock::now();
+      while (next == start) next = clock::now();
+      steps.push_back(std::chrono::duration<double, std::nano>(next - start).count());
+    }
+    return median(std::move(steps));
+  }();
+  return step;
 }
 
 std::string version_line() {

@@ -16,6 +16,9 @@ Environment read_environment(const EnvironmentOptions& options = {});
 // A new id and the record of this moment. `command` is the command line as typed.
 Run start_run(std::string command, const EnvironmentOptions& options = {});
 
+// Median step between different readings of the steady clock, in nanoseconds; measured at the first call.
+double timer_step_ns();
+
 // "0.1.0 (git 1a2b3c4, Release, GNU 12.2.0)".
 std::string version_line();
 

@@ -47,6 +47,8 @@ std::vector<Field> case_fields() {
       {"seed", &R::seed, "", "seed", 0, "of the generated inputs"},
       {"preset", &R::preset, "", "preset", 71,
        "known model whose sizes were asked for by name; words may differ"},
+      {"cache", &R::cache, "", "cache", 75,
+       "hot: the same buffers again and again; cold: caches are emptied before each timed call"},
   };
 }
 
@@ -115,7 +117,9 @@ std::vector<Field> memory_and_error_fields() {
       {"baseline", &R::baseline, "", "baseline", 0, "contender that speedup refers to"},
       {"timer", &R::timer, "", "timer", 0, "how time was taken; only equal timers are compared"},
       {"regime", &R::regime, "", "regime", 0, "sustained (back to back) or burst (after idle)"},
-      {"cache", &R::cache, "", "cache", 0, "hot (buffers reused) or cold"},
+      {"cache_method", &R::cache_method, "", "cache method", 0,
+       "reused (hot: same buffers, calls back to back) or flushed (cold: a buffer of twice the last-level "
+       "cache is streamed through before each call, outside its time)"},
       {"clock_mhz", &R::clock_mhz, "MHz", "MHz", 0, "processor clock seen right after the samples"},
       {"ran", &R::ran, "", "ran", 0, "what really ran"},
       {"reproduce", &R::reproduce, "", "reproduce", 0, "command line of this very row"},

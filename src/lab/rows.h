@@ -4,7 +4,8 @@
 // Adding a field is a member of Row and a line of the table in rows.cpp.
 //
 // A file is JSONL. The first line is the run:
-//   {"schema":"headwise.rows/1","type":"run","run":"<id>","started":"<ISO-8601>","command":"...","environment":{"name":"value",...}}
+//   {"schema":"headwise.rows/1","type":"run","run":"<id>","started":"<ISO-8601>","command":"...","environment":{"name":"value",...},
+//    "options":{"seconds":"2",...}[,"continued":[{"started":"...","command":"..."},...]]}
 // then, where they were measured, the device's peaks,
 // {"schema":"headwise.rows/1","type":"peak","device":...}, and each further line one row:
 // {"type":"row","schema":"headwise.rows/1","run":"<id>","case":...}, with every field of the table in the
@@ -15,8 +16,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -76,7 +77,8 @@ struct Row {
   std::string lengths;
   std::string inputs;  // "normal", "uniform", "structured", "captured:0"
   std::int64_t seed = 0;
-  std::string preset;  // "llama-3-70b"; empty: none
+  std::string preset;         // "llama-3-70b"; empty: none
+  std::string cache = "hot";  // or "cold"
 
   OptionalNumber ms_median, ms_mean, ms_min, ms_p5, ms_p95, ms_p99, ms_stddev;
   OptionalNumber ms_low, ms_high;  // interval of the median
@@ -96,7 +98,8 @@ struct Row {
   OptionalNumber speedup, speedup_low, speedup_high;
   std::string baseline;
 
-  std::string timer, regime, cache;
+  std::string timer, regime;
+  std::string cache_method;  // "reused", "flushed"
   OptionalNumber clock_mhz;
   std::string ran;
   std::string reproduce;
@@ -151,11 +154,20 @@ struct Peak {
   friend bool operator==(const Peak&, const Peak&) = default;
 };
 
+// A run that was killed or interrupted went on.
+struct Continuation {
+  std::string started;  // ISO-8601 with offset
+  std::string command;
+  friend bool operator==(const Continuation&, const Continuation&) = default;
+};
+
 struct Run {
   std::string run;      // id: unique enough to tell two runs apart
   std::string started;  // ISO-8601 with offset
   std::string command;
   Environment environment;
+  Environment options;  // what decides how it is measured: name and value
+  std::vector<Continuation> continued;
   std::vector<Peak> peaks;  // on lines of their own, after the run's; empty where they were not measured
   friend bool operator==(const Run&, const Run&) = default;
 };
@@ -181,8 +193,10 @@ Result<Row> parse_row_line(std::string_view line, std::string_view where);
 // are kept.
 Result<RunFile> read_rows(const std::string& path);
 
-// Writes a file under a temporary name beside `path`, each row flushed as it comes, and gives it its name in
-// finish(). A writer that goes without finish() leaves the temporary file behind: its rows are readable.
+// Writes a file under a temporary name beside `path`, and gives it its name in finish(). A writer that goes
+// without finish() leaves the temporary file behind: its rows are readable. The rows of a case come in one
+// write, and are on the disk when write() returns, so that a kill leaves whole cases. The temporary name is
+// nobody else's, and the file is locked (flock) for as long as its writer lives.
 class RowWriter {
  public:
   RowWriter() = default;
@@ -192,17 +206,14 @@ class RowWriter {
 
   Status open(const std::string& path, const Run& run);  // writes the run with its peaks
   Status write(const Peak& peak);                        // before the rows
-  Status write(const Row& row);
+  Status write(std::span<const Row> rows);               // of one case
   Status finish();
   [[nodiscard]] const std::string& temporary_path() const { return temporary_; }
 
  private:
-  Status put_line(const std::string& line);
-  std::FILE* file_ = nullptr;
+  Status put(std::string_view text);
+  int file_ = -1;
   std::string path_, temporary_;
 };
-
-// A text file written under a temporary name and renamed, so that nobody ever sees half of it.
-Status write_file_atomically(const std::string& path, std::string_view content);
 
 }  // namespace headwise::lab

@@ -1,15 +1,12 @@
 // Rows as JSON lines: the only file of the laboratory that knows JSON.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
-#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "lab/row_files.h"
 #include "lab/rows.h"
 
 namespace headwise::lab {
@@ -145,35 +142,39 @@ Result<Json> parse_object(std::string_view line, std::string_view where, std::st
   return json;
 }
 
+// An object of names and values; nothing where the line has none.
+Status read_facts(const Json& line, const char* key, std::string_view where, Environment& facts) {
+  const auto found = line.find(key);
+  if (found == line.end()) return {};
+  if (!found->is_object())
+    return problem_at(where, fmt::format("\"{}\" must be an object of name: value", key));
+  for (const auto& [name, value] : found->items()) {
+    if (value.is_structured())
+      return problem_at(where, fmt::format("{} \"{}\" must be one value", key, name));
+    facts.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  return {};
+}
+
+Status read_continued(const Json& line, std::string_view where, std::vector<Continuation>& continued) {
+  const auto found = line.find("continued");
+  if (found == line.end()) return {};
+  const Status wrong = problem_at(
+      where, "\"continued\" must be an array of objects with \"started\" and \"command\", both text");
+  if (!found->is_array()) return wrong;
+  for (const Json& one : *found) {
+    if (!one.is_object()) return wrong;
+    const auto started = one.find("started"), command = one.find("command");
+    if (started == one.end() || command == one.end() || !started->is_string() || !command->is_string())
+      return wrong;
+    continued.push_back({started->get<std::string>(), command->get<std::string>()});
+  }
+  return {};
+}
+
 std::string dump(const Json& json) {
   // Text that is no UTF-8 (a path, a processor's name) is replaced, not refused.
   return json.dump(-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace);
-}
-
-Status system_error(std::string_view doing, const std::string& path) {
-  return Status::unavailable(fmt::format("cannot {} '{}': {}", doing, path, std::strerror(errno)));
-}
-
-// A device or a folder cannot be replaced by renaming a file over it, and must not be.
-Status check_target(const std::string& path) {
-  std::error_code ignored;
-  const auto kind = std::filesystem::status(path, ignored).type();
-  if (kind == std::filesystem::file_type::not_found || kind == std::filesystem::file_type::regular) return {};
-  return Status::invalid_argument(
-      fmt::format("'{}' exists and is no regular file; name a file to write", path));
-}
-
-Result<std::string> read_whole_file(const std::string& path) {
-  std::FILE* file = std::fopen(path.c_str(), "rb");
-  if (file == nullptr) return system_error("open", path);
-  std::string content;
-  char buffer[1 << 16];
-  std::size_t got = 0;
-  while ((got = std::fread(buffer, 1, sizeof buffer, file)) > 0) content.append(buffer, got);
-  const bool failed = std::ferror(file) != 0;
-  std::fclose(file);
-  if (failed) return system_error("read", path);
-  return content;
 }
 
 constexpr std::pair<const char*, std::string Peak::*> kPeakTexts[] = {
@@ -232,8 +233,12 @@ std::string to_json_line(const Run& run) {
             {"run", run.run},
             {"started", run.started},
             {"command", run.command}};
-  Json& environment = json["environment"] = Json::object();
-  for (const auto& [name, value] : run.environment) environment[name] = value;
+  for (const auto& [key, facts] : {std::pair{"environment", &run.environment}, {"options", &run.options}}) {
+    Json& target = json[key] = Json::object();
+    for (const auto& [name, value] : *facts) target[name] = value;
+  }
+  for (const Continuation& one : run.continued)
+    json["continued"].push_back({{"started", one.started}, {"command", one.command}});
   return dump(json);
 }
 
@@ -264,15 +269,10 @@ Result<Run> parse_run_line(std::string_view line, std::string_view where) {
     }
     *target = found->get<std::string>();
   }
-  const auto environment = parsed->find("environment");
-  if (environment == parsed->end() || !environment->is_object()) {
-    return problem_at(where, "\"environment\" must be an object of name: value");
-  }
-  for (const auto& [name, value] : environment->items()) {
-    if (value.is_structured())
-      return problem_at(where, fmt::format("environment \"{}\" must be one value", name));
-    run.environment.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
-  }
+  if (!parsed->contains("environment")) return problem_at(where, "\"environment\" is missing");
+  if (Status status = read_facts(*parsed, "environment", where, run.environment); !status.ok()) return status;
+  if (Status status = read_facts(*parsed, "options", where, run.options); !status.ok()) return status;
+  if (Status status = read_continued(*parsed, where, run.continued); !status.ok()) return status;
   return run;
 }
 
@@ -344,65 +344,6 @@ Result<RunFile> read_rows(const std::string& path) {
                     file.rows.size()));
   }
   return file;
-}
-
-RowWriter::~RowWriter() {
-  if (file_ != nullptr) std::fclose(file_);
-}
-
-Status RowWriter::open(const std::string& path, const Run& run) {
-  if (Status status = check_target(path); !status.ok()) return status;
-  path_ = path;
-  temporary_ = fmt::format("{}.{}.partial", path, getpid());
-  file_ = std::fopen(temporary_.c_str(), "wb");
-  if (file_ == nullptr) return system_error("create", temporary_);
-  Status status = put_line(to_json_line(run));
-  for (const Peak& peak : run.peaks) {
-    if (status.ok()) status = write(peak);
-  }
-  return status;
-}
-
-Status RowWriter::write(const Peak& peak) { return put_line(to_json_line(peak)); }
-Status RowWriter::write(const Row& row) { return put_line(to_json_line(row)); }
-
-Status RowWriter::put_line(const std::string& line) {
-  if (file_ == nullptr) return Status::internal("RowWriter: write without open");
-  if (std::fwrite(line.data(), 1, line.size(), file_) != line.size() || std::fputc('\n', file_) == EOF ||
-      std::fflush(file_) != 0) {
-    return system_error("write to", temporary_);
-  }
-  return {};
-}
-
-Status RowWriter::finish() {
-  if (file_ == nullptr) return Status::internal("RowWriter: finish without open");
-  const bool synced = fsync(fileno(file_)) == 0;
-  std::FILE* file = file_;
-  file_ = nullptr;
-  if (std::fclose(file) != 0 || !synced) return system_error("write to", temporary_);
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return system_error("create", path_);
-  return {};
-}
-
-Status write_file_atomically(const std::string& path, std::string_view content) {
-  if (Status status = check_target(path); !status.ok()) return status;
-  const std::string temporary = fmt::format("{}.{}.partial", path, getpid());
-  std::FILE* file = std::fopen(temporary.c_str(), "wb");
-  if (file == nullptr) return system_error("create", temporary);
-  const bool written = std::fwrite(content.data(), 1, content.size(), file) == content.size();
-  const bool closed = std::fclose(file) == 0;
-  if (!written || !closed) {
-    const Status status = system_error("write to", temporary);
-    std::remove(temporary.c_str());
-    return status;
-  }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const Status status = system_error("create", path);
-    std::remove(temporary.c_str());
-    return status;
-  }
-  return {};
 }
 
 }  // namespace headwise::lab

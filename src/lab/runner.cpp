@@ -9,6 +9,8 @@
 #include <new>
 
 #include "headwise/kernels.h"
+#include "lab/environment.h"
+#include "lab/fingerprint.h"
 #include "lab/sampling.h"
 #include "lab/statistics.h"
 #include "lab/units.h"
@@ -64,6 +66,8 @@ struct Entry {
   Row row;
   bool alive = true;  // nothing has ended it yet
   double first_ms = 0;
+  std::uint64_t outputs = 0;  // fingerprint of those that were verified
+  bool changed = false;       // a later call gave others
   const AttentionArgs* args = nullptr;
   Workspace workspace{};
 
@@ -109,6 +113,7 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.inputs = one.inputs_text;
   row.seed = static_cast<std::int64_t>(one.inputs.seed);
   row.preset = one.preset;
+  row.cache = one.cold ? "cold" : "hot";
   row.least_bytes = static_cast<std::int64_t>(cost(p).least_bytes());
   row.reproduce = reproducer(one, contender.id);
   if (contender.plan.ok()) {
@@ -136,10 +141,9 @@ class CaseRun {
   }
 
   Status write_rows() {
-    for (Entry& entry : entries_) {
-      if (Status status = observer_.row(entry.row); !status.ok()) return status;
-    }
-    return {};
+    std::vector<Row> rows;
+    for (Entry& entry : entries_) rows.push_back(std::move(entry.row));
+    return observer_.rows(rows);
   }
 
   Status begin() {
@@ -249,6 +253,11 @@ class CaseRun {
     if (!status.ok()) return entry.end(status);
     record_memory(entry, before, device_->memory());
     record_verdict(entry, verify(inputs, reference));
+    if (entry.alive) {
+      Result<std::uint64_t> outputs = output_fingerprint(inputs);
+      if (!outputs) return entry.end(outputs.status());
+      entry.outputs = *outputs;
+    }
     entry.row.verify_ms = milliseconds_since(start);
   }
 
@@ -284,9 +293,21 @@ class CaseRun {
     if (!verdict.passed()) entry.end(row_status::kInaccurate, verdict.reason);
   }
 
-  void measure_alive(const Inputs& inputs) {
+  // Whether the outputs are still the ones that were verified, bit by bit.
+  static Status check_outputs(Entry& entry, Inputs& inputs) {
+    Result<std::uint64_t> outputs = output_fingerprint(inputs);
+    if (!outputs) return outputs.status();
+    if (*outputs == entry.outputs) return {};
+    entry.changed = true;
+    return Status::internal(
+        "outputs of a timed call differ from those of the verified one: a kernel gives the same bits each "
+        "time");
+  }
+
+  void measure_alive(Inputs& inputs) {
     SamplingRule rule{.seconds = options_.seconds,
                       .exactly = options_.samples,
+                      .cold = case_.cold,
                       .deadline = deadline_,
                       .interrupted = options_.interrupted};
     std::size_t most = 0;
@@ -306,7 +327,10 @@ class CaseRun {
     for (Entry* entry : running) {
       entry->args = &inputs.args();
       entry->workspace = scratch.workspace();
-      contestants.push_back({{.call = &Entry::call, .context = entry}, entry->first_ms});
+      contestants.push_back({.work = {.call = &Entry::call, .context = entry},
+                             .first_ms = entry->first_ms,
+                             .before = [&inputs] { return poison(inputs); },
+                             .check = [entry, &inputs] { return check_outputs(*entry, inputs); }});
     }
     const std::vector<Samples> all = measure(*device_, contestants, rule, case_.inputs.seed);
     const double mhz = device_->clocks().mhz;
@@ -325,13 +349,14 @@ class CaseRun {
     Row& row = entry.row;
     row.timer = device_->timer();
     row.regime = "sustained";
-    row.cache = "hot";
+    row.cache_method = case_.cold ? "flushed" : "reused";
     if (mhz > 0) row.clock_mhz = mhz;
     row.samples_ms = samples.ms;
     row.samples = static_cast<std::int64_t>(samples.ms.size());
     row.repeats = samples.repeats;
     row.warmups = samples.warmups;
     row.stop = samples.stop;
+    if (entry.changed) return entry.end(row_status::kInaccurate, samples.status.message());
     if (!samples.status.ok()) return entry.end(samples.status);
     if (!samples.enough) {
       return entry.end(row_status::kTimeout, fmt::format("--max-seconds {} was over after {} samples",
@@ -356,8 +381,16 @@ class CaseRun {
       row.tflops = work.flops / seconds / 1e12;
       row.gb_per_s = work.least_bytes() / seconds / 1e9;
     }
-    speeds_.saw(entry.row.contender, work.flops, summary.median);
-    entry.end(row_status::kOk, "");
+    if (!case_.cold) speeds_.saw(entry.row.contender, work.flops, summary.median);
+    entry.end(row_status::kOk, case_.cold ? coarse_timer(summary.median) : "");
+  }
+
+  // A cold sample is one call, however short; what the clock cannot tell apart is said.
+  [[nodiscard]] std::string coarse_timer(double median_ms) const {
+    constexpr double kSteps = 100;  // of the clock: 1 %
+    if (device_->timer() != "steady_clock" || median_ms * 1e6 >= kSteps * timer_step_ns()) return "";
+    return fmt::format("one call takes {:.0f} ns, and the timer's step is {:.0f} ns: times are coarse",
+                       median_ms * 1e6, timer_step_ns());
   }
 
   void record_speedup(Row& row, const Samples& samples, const Samples& baseline) const {
@@ -391,7 +424,15 @@ Status check_contenders(const std::vector<Case>& cases) {
 
 Status run_cases(const std::vector<Case>& cases, const RunOptions& options, Observer& observer) {
   SpeedBook speeds;
-  for (std::size_t i = 0; i < cases.size() && !options.interrupted(); ++i) {
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (i < options.kept.size() && !options.kept[i].empty()) {
+      for (const Row& row : options.kept[i])
+        if (ranked(row) && !cases[i].cold)
+          speeds.saw(row.contender, cost(cases[i].problem).flops, *row.ms_median);
+      if (Status status = observer.rows(options.kept[i]); !status.ok()) return status;
+      continue;
+    }
+    if (options.interrupted()) continue;  // what is kept of later cases is passed on all the same
     CaseRun run(cases[i], options, observer, speeds);
     if (Status status = run.begin(); !status.ok()) return status;
     observer.begin_case(i, cases.size(), cases[i], run.estimated_seconds());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,9 @@ struct RunOptions {
   int samples = 0;              // exactly so many, whatever the interval and the seconds; 0: by those
   double max_seconds = 120;     // of a case; then the rest of its contenders is `timeout`
   double verify_seconds = 0.5;  // for truth and plain of a case
+  // Rows of cases that a run before this one finished, one vector a case: they are passed on as they are, and
+  // their case is not run. Empty: none.
+  std::vector<std::vector<Row>> kept{};
   std::function<bool()> interrupted = [] { return false; };
 };
 
@@ -31,7 +35,7 @@ class Observer {
                           double estimated_seconds) = 0;
   // "inputs", "truth", "verify", "measure"; `who` is the contender or how many there are.
   virtual void phase(std::string_view what, std::string_view who) = 0;
-  virtual Status row(const Row& row) = 0;
+  virtual Status rows(std::span<const Row> rows) = 0;  // of the case in hand, all at once
   virtual void end_case() = 0;
 };
 

@@ -23,11 +23,17 @@ struct State {
   bool settled = false;        // it was narrow enough then
 };
 
+void ask(State& state, const std::function<Status()>& question) {
+  if (!state.samples.status.ok() || !question) return;
+  if (Status status = question(); !status.ok()) state.samples.status = std::move(status);
+}
+
 // Runs until two blocks in a row take the same time within 2 %, or the time is up; then sets repeats.
 void warm_up(Device& device, State& state, const SamplingRule& rule) {
   Samples& samples = state.samples;
   double call_ms = state.contestant->first_ms;
   state.least = static_cast<std::size_t>(rule.least);
+  if (ask(state, state.contestant->before); !samples.status.ok()) return;
   if (call_ms > rule.slow_ms) {  // the calls made before were warm-up enough
     state.least = static_cast<std::size_t>(rule.least_slow);
     return;
@@ -51,13 +57,22 @@ void warm_up(Device& device, State& state, const SamplingRule& rule) {
     previous = call_ms;
     if (*ms < 5 && block < (1 << 20)) block *= 2;
   }
-  if (best_ms > 0 && best_ms < rule.sample_ms) {
+  if (!rule.cold && best_ms > 0 && best_ms < rule.sample_ms) {
     samples.repeats = static_cast<std::int64_t>(std::ceil(rule.sample_ms / best_ms));
   }
+  ask(state, state.contestant->check);
 }
 
-void take_sample(Device& device, State& state) {
+void take_sample(Device& device, State& state, const SamplingRule& rule) {
   Samples& samples = state.samples;
+  if (rule.cold) {
+    const Clock::time_point start = Clock::now();
+    if (Status status = device.flush_cache(nullptr); !status.ok()) {
+      samples.status = std::move(status);
+      return;
+    }
+    state.spent_seconds += seconds_since(start);
+  }
   Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(samples.repeats), nullptr);
   if (!ms) {
     samples.status = ms.status();
@@ -95,6 +110,16 @@ void consider_stop(State& state, const SamplingRule& rule) {
   }
 }
 
+// Others have run since its last sample and written the same outputs: it runs once more to be checked.
+void finish_settled(Device& device, State& state) {
+  state.samples.stop = "interval";
+  if (!state.contestant->check) return;
+  if (Result<double> ms = device.time_ms(state.contestant->work, 1, nullptr); !ms) {
+    state.samples.status = ms.status();
+  }
+  ask(state, state.contestant->check);
+}
+
 }  // namespace
 
 std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants,
@@ -110,15 +135,17 @@ std::vector<Samples> measure(Device& device, const std::vector<Contestant>& cont
   while (!active.empty()) {
     shuffle(active, generator);
     for (const std::size_t i : active) {
-      take_sample(device, states[i]);
-      if (states[i].samples.status.ok()) consider_stop(states[i], rule);
+      take_sample(device, states[i], rule);
+      if (!states[i].samples.status.ok()) continue;
+      consider_stop(states[i], rule);
+      if (!states[i].samples.stop.empty()) ask(states[i], contestants[i].check);
     }
     std::erase_if(active, [&](std::size_t i) {
       return !states[i].samples.status.ok() || !states[i].samples.stop.empty();
     });
     if (!std::all_of(active.begin(), active.end(), [&](std::size_t i) { return states[i].settled; }))
       continue;
-    for (const std::size_t i : active) states[i].samples.stop = "interval";
+    for (const std::size_t i : active) finish_settled(device, states[i]);
     active.clear();
   }
   std::vector<Samples> all;

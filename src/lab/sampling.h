@@ -24,6 +24,8 @@ struct SamplingRule {
   int most = 2000;               // samples; a 1 % interval needs fewer unless half the time is noise
   int exactly = 0;               // samples, whatever interval and seconds say; 0: by those
   double warmup_seconds = 0.15;  // at most, a contender
+  bool cold =
+      false;  // caches are flushed before each sample, which is one call; the flushes count as seconds
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   std::function<bool()> interrupted = [] { return false; };  // then the least number of samples will do
 };
@@ -31,6 +33,9 @@ struct SamplingRule {
 struct Contestant {
   TimedWork work;
   double first_ms = 0;  // of a call already made; decides how to warm up
+  // Asked before its first call, and after its last warm-up call and its very last call, when the outputs are
+  // its own. What they return ends the contestant.
+  std::function<Status()> before{}, check{};
 };
 
 struct Samples {

@@ -63,9 +63,9 @@ class SessionObserver final : public Observer {
   void phase(std::string_view what, std::string_view who) override {
     if (progress_ != nullptr) progress_->phase(what, who);
   }
-  Status row(const Row& row) override {
-    rows_.push_back(row);
-    return writer_ == nullptr ? Status() : writer_->write(row);
+  Status rows(std::span<const Row> rows) override {
+    rows_.insert(rows_.end(), rows.begin(), rows.end());
+    return writer_ == nullptr ? Status() : writer_->write(rows);
   }
   void end_case() override {
     if (progress_ == nullptr) return;

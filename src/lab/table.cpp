@@ -24,7 +24,7 @@ int order_of(const Field& field) {
   if (field.name == "contender") return 1;
   if (field.name == "status") return 3;
   static const Field* const first = find_field("device");
-  static const Field* const last = find_field("seed");
+  static const Field* const last = find_field("cache");
   return &field >= first && &field <= last ? 0 : 2;
 }
 

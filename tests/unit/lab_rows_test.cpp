@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 
+#include "lab/row_files.h"
 #include "lab/rows.h"
 
 namespace headwise::lab {
@@ -21,7 +22,10 @@ Run sample_run() {
   return {.run = "r1",
           .started = "2026-01-02T03:04:05+00:00",
           .command = "headwise bench --seq '64'",
-          .environment = {{"cpu", "A \"fast\" one"}, {"zeta", "1"}, {"alpha", "\xc3\xa9"}}};
+          .environment = {{"cpu", "A \"fast\" one"}, {"zeta", "1"}, {"alpha", "\xc3\xa9"}},
+          .options = {{"seconds", "2"}, {"max_seconds", "120"}},
+          .continued = {{"2026-01-02T04:04:05+00:00", "headwise bench --resume"}},
+          .peaks = {}};
 }
 
 // Every field holds something that is not its default.
@@ -151,7 +155,8 @@ TEST(RowDisplay, IsForPeople) {
 TEST_F(RowFile, WrittenUnderATemporaryNameAndRenamed) {
   RowWriter writer;
   ASSERT_TRUE(writer.open(path(), sample_run()).ok());
-  ASSERT_TRUE(writer.write(full_row()).ok());
+  const Row rows[] = {full_row()};
+  ASSERT_TRUE(writer.write(rows).ok());
   EXPECT_FALSE(std::filesystem::exists(path()));
   Result<RunFile> early = read_rows(writer.temporary_path());  // flushed: what a kill would leave
   ASSERT_TRUE(early.ok());
@@ -170,11 +175,12 @@ TEST_F(RowFile, PeaksStandBetweenRunAndRows) {
   run.peaks = {sample_peak()};
   RowWriter writer;
   ASSERT_TRUE(writer.open(path(), run).ok());
+  const Row rows[] = {full_row()};
   Peak second = sample_peak();
   second.what = "flops";
   second.dtype = "bf16";
   ASSERT_TRUE(writer.write(second).ok());
-  ASSERT_TRUE(writer.write(full_row()).ok());
+  ASSERT_TRUE(writer.write(rows).ok());
   ASSERT_TRUE(writer.finish().ok());
   run.peaks.push_back(second);
   Result<RunFile> file = read_rows(path());
