@@ -45,6 +45,6 @@ void multiply_tiles(std::int64_t rounds) {
 
 }  // namespace
 
-const ArithmeticLoop kAmxPeakBf16{"amx", "amx_bf16", "bf16" * kFlops, multiply_tiles};
+const ArithmeticLoop kAmxPeakBf16{"amx", "amx_bf16", "bf16", 4 * kFlops, multiply_tiles};
 
 }  // namespace headwise::cpu
