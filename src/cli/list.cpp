@@ -32,7 +32,7 @@ void list_axes() {
 }
 
 void list_inputs() {
-  fmt::print("Inputs:\n  normal\n  uniform\n");
+  fmt::print("Inputs:\n  normal\n  uniform\n  structured\n");
   if (Result<std::vector<int>> layers = lab::default_captured_layers(); layers) {
     for (const int layer : *layers) fmt::print("  captured:{}\n", layer);
   } else {

@@ -304,7 +304,8 @@ std::vector<Axis> place_axes() {
       {"inputs",
        AxisType::text,
        "normal",
-       "normal, uniform, captured (every layer of the recorded model), captured:<layer>, or "
+       "normal, uniform, structured (attends as a trained model does), captured (every layer of the recorded "
+       "model), captured:<layer>, or "
        "captured:<file>:<layer> (made by tools/capture_qkv.py)",
        {},
        0,

@@ -71,11 +71,12 @@ Result<InputSpec> find_inputs(std::string_view text) {
   const std::vector<std::string_view> parts = core::split(text, ':');
   if (parts[0] == "normal" && parts.size() == 1) return InputSpec{.kind = InputKind::normal};
   if (parts[0] == "uniform" && parts.size() == 1) return InputSpec{.kind = InputKind::uniform};
+  if (parts[0] == "structured" && parts.size() == 1) return InputSpec{.kind = InputKind::structured};
   if (parts[0] != "captured" || parts.size() < 2 || parts.size() > 3) {
-    static constexpr std::string_view kKnown[] = {"normal", "uniform", "captured"};
-    return Status::invalid_argument(
-        fmt::format("expected normal, uniform, captured, captured:LAYER or captured:FILE:LAYER, got '{}'{}",
-                    text, core::did_you_mean(parts[0], kKnown)));
+    static constexpr std::string_view kKnown[] = {"normal", "uniform", "structured", "captured"};
+    return Status::invalid_argument(fmt::format(
+        "expected normal, uniform, structured, captured, captured:LAYER or captured:FILE:LAYER, got '{}'{}",
+        text, core::did_you_mean(parts[0], kKnown)));
   }
   const auto layer = core::parse_number<int>(parts.back());
   if (!layer) {

@@ -13,8 +13,8 @@ namespace headwise::lab {
 
 std::string data_directory();
 
-// "normal", "uniform", "captured:<layer>" of the recorded model, "captured:<file>:<layer>" with a path or the
-// name of a file in the data directory's captured/.
+// "normal", "uniform", "structured", "captured:<layer>" of the recorded model, "captured:<file>:<layer>" with
+// a path or the name of a file in the data directory's captured/.
 Result<InputSpec> find_inputs(std::string_view text);
 Result<std::vector<int>> default_captured_layers();
 

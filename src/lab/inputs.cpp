@@ -13,6 +13,7 @@
 #include "lab/captured.h"
 #include "lab/planting.h"
 #include "lab/random.h"
+#include "lab/structured.h"
 
 namespace headwise::lab {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 constexpr int kPoison = 0xff;  // repeated: a NaN in every floating dtype
 constexpr std::size_t kTooLarge = std::numeric_limits<std::size_t>::max();
 constexpr std::int64_t kPositionsPerTask = 16;
+constexpr std::uint32_t kTensorQ = 0, kTensorK = 1, kTensorV = 2;  // RandomRow::tensor
 
 bool is_float(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
@@ -133,10 +135,27 @@ void store_steps(const std::int32_t* steps, std::int64_t count, T* to) {
 
 struct FillJob {
   const TensorView& view;
+  const AttentionProblem& problem;
   const InputSpec& spec;
   std::uint32_t tensor;
   std::int64_t tasks_per_batch;
 };
+
+// One row of head_dim elements.
+void make_row(const FillJob& job, std::int64_t b, std::int64_t s, std::int64_t h, std::int32_t* steps) {
+  const AttentionProblem& p = job.problem;
+  const std::int64_t count = job.view.shape[3];
+  const std::uint64_t seed = job.spec.seed;
+  if (job.spec.kind == InputKind::structured && job.tensor == kTensorQ) {
+    const std::int64_t kv_head = h / (p.heads / p.kv_heads);
+    return structured_query_row({seed, b, query_place(p, s), h, kv_head, p.seq_kv}, count, steps);
+  }
+  if (job.spec.kind == InputKind::structured && job.tensor == kTensorK)
+    return structured_key_row(seed, b, s, h, count, steps);
+  const RandomRow row{seed, job.tensor, static_cast<std::uint32_t>(b), static_cast<std::uint32_t>(s),
+                      static_cast<std::uint32_t>(h)};
+  (job.spec.kind == InputKind::uniform ? uniform_row : normal_row)(row, count, steps);
+}
 
 void fill_task(void* context, std::int64_t index, int /*worker*/) {
   const auto& job = *static_cast<const FillJob*>(context);
@@ -148,9 +167,7 @@ void fill_task(void* context, std::int64_t index, int /*worker*/) {
   std::array<std::int32_t, 1024> steps;
   for (std::int64_t s = first; s < last; ++s) {
     for (std::int64_t h = 0; h < view.shape[2]; ++h) {
-      const RandomRow row{job.spec.seed, job.tensor, static_cast<std::uint32_t>(batch),
-                          static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(h)};
-      (job.spec.kind == InputKind::uniform ? uniform_row : normal_row)(row, count, steps.data());
+      make_row(job, batch, s, h, steps.data());
       const std::int64_t at = batch * view.stride[0] + s * view.stride[1] + h * view.stride[2];
       switch (view.dtype) {
         case DType::f64: store_steps(steps.data(), count, view.as<double>() + at); break;
@@ -163,17 +180,27 @@ void fill_task(void* context, std::int64_t index, int /*worker*/) {
   }
 }
 
-Status fill_random(const TensorView& view, const InputSpec& spec, std::uint32_t tensor) {
+Status fill_random(const TensorView& view, const AttentionProblem& problem, const InputSpec& spec,
+                   std::uint32_t tensor) {
   constexpr std::int64_t kMaxRow = 1024, kMaxHeads = 1 << 24, kMaxPositions = std::int64_t{1} << 32;
   if (view.shape[3] > kMaxRow || view.shape[2] > kMaxHeads || view.shape[1] > kMaxPositions ||
       view.shape[0] > kMaxPositions) {
     return Status::unsupported(
         "inputs: made for head_dim up to 1024, 2^24 heads, sequences and batches up to 2^32");
   }
-  FillJob job{view, spec, tensor, (view.shape[1] + kPositionsPerTask - 1) / kPositionsPerTask};
+  FillJob job{view, problem, spec, tensor, (view.shape[1] + kPositionsPerTask - 1) / kPositionsPerTask};
   const int threads = view.elements() < 100'000 ? 1 : core::available_threads();  // waking them costs more
   core::parallel_for(view.shape[0] * job.tasks_per_batch, threads, fill_task, &job);
   return {};
+}
+
+// What no key is planted for. Captured inputs: all heads but those of the last key head. Structured ones:
+// heads that look for sinks, which would take every planted key for one more, and the sinks themselves.
+bool stays_real(const AttentionProblem& p, const InputSpec& spec, const Plant& plant) {
+  if (spec.kind == InputKind::captured) return plant.row.head < p.heads - p.heads / p.kv_heads;
+  if (spec.kind != InputKind::structured) return false;
+  const HeadKind kind = head_kind(plant.row.head);
+  return kind == HeadKind::sink || kind == HeadKind::dense || plant.key < kSinkKeys;
 }
 
 bool all_poison(const std::byte* data, std::size_t bytes) {
@@ -221,6 +248,7 @@ std::string_view name(InputKind kind) {
   switch (kind) {
     case InputKind::normal: return "normal";
     case InputKind::uniform: return "uniform";
+    case InputKind::structured: return "structured";
     case InputKind::captured: return "captured";
   }
   return "unknown";
@@ -237,6 +265,7 @@ Result<InputSpec> parse_input_spec(std::string_view text) {
   constexpr std::string_view kCaptured = "captured:";
   if (text == "normal") return InputSpec{.kind = InputKind::normal};
   if (text == "uniform") return InputSpec{.kind = InputKind::uniform};
+  if (text == "structured") return InputSpec{.kind = InputKind::structured};
   if (text.starts_with(kCaptured)) {
     const std::string_view rest = text.substr(kCaptured.size());
     const std::size_t colon = rest.rfind(':');
@@ -248,9 +277,10 @@ Result<InputSpec> parse_input_spec(std::string_view text) {
       }
     }
   }
-  constexpr std::array<std::string_view, 3> kForms{"normal", "uniform", "captured:<file>:<layer>"};
+  constexpr std::array<std::string_view, 4> kForms{"normal", "uniform", "structured",
+                                                   "captured:<file>:<layer>"};
   return Status::invalid_argument("inputs '" + std::string(text) +
-                                  "': expected normal, uniform or captured:<file>:<layer>" +
+                                  "': expected normal, uniform, structured or captured:<file>:<layer>" +
                                   core::did_you_mean(text, kForms));
 }
 
@@ -331,17 +361,14 @@ Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spe
   if (spec.kind == InputKind::captured) {
     HEADWISE_TRY(fill_captured(host, problem, spec));
   } else {
-    std::uint32_t tensor = 0;
-    for (const TensorView* view : {&host.q, &host.k, &host.v})
-      HEADWISE_TRY(fill_random(*view, spec, tensor++));
+    HEADWISE_TRY(fill_random(host.q, problem, spec, kTensorQ));
+    HEADWISE_TRY(fill_random(host.k, problem, spec, kTensorK));
+    HEADWISE_TRY(fill_random(host.v, problem, spec, kTensorV));
   }
   if (spec.plant) {
     inputs.planted_ = plants(problem);
-    if (spec.kind == InputKind::captured) {  // one head is enough to show a fault; the others stay real
-      const std::int64_t first_head = problem.heads - problem.heads / problem.kv_heads;
-      std::erase_if(inputs.planted_, [&](const Plant& plant) { return plant.row.head < first_head; });
-    }
-    plant_values(host, problem, inputs.planted_);
+    std::erase_if(inputs.planted_, [&](const Plant& plant) { return stays_real(problem, spec, plant); });
+    plant_values(host, problem, spec, inputs.planted_);
   }
   for (const Inputs::Index i : {Inputs::kQ, Inputs::kK, Inputs::kV}) HEADWISE_TRY(upload(inputs.buffers_[i]));
   HEADWISE_TRY(poison(inputs));

@@ -21,9 +21,10 @@
 namespace headwise::lab {
 
 enum class InputKind : std::uint8_t {
-  normal,    // standard normal, through a committed table of the inverse cumulative distribution
-  uniform,   // [-1, 1)
-  captured,  // q, k, v of a real model, from a safetensors file of tools/capture_qkv.py
+  normal,      // standard normal, through a committed table of the inverse cumulative distribution
+  uniform,     // [-1, 1)
+  structured,  // q and k as a trained model's attend: structured.h; v normal
+  captured,    // q, k, v of a real model, from a safetensors file of tools/capture_qkv.py
 };
 std::string_view name(InputKind kind);
 
@@ -31,7 +32,7 @@ enum class Layout : std::uint8_t { bshd, bhsd };  // order in memory; the views 
 
 struct InputSpec {
   InputKind kind = InputKind::normal;
-  std::uint64_t seed = 1;  // normal and uniform
+  std::uint64_t seed = 1;  // of all but captured
   std::string file{};      // captured
   int layer = 0;           // captured: tensors layer.<layer>.q, .k, .v
   bool plant = true;       // dominant keys where faults would hide: see plants()
@@ -41,7 +42,7 @@ struct InputSpec {
   std::int64_t offset = 0;       // elements between the aligned start of a buffer and its tensor
 };
 
-// "normal", "uniform", "captured:<file>:<layer>"; the rest of a spec is not part of the text.
+// "normal", "uniform", "structured", "captured:<file>:<layer>"; the rest of a spec is not part of the text.
 std::string to_string(const InputSpec& spec);
 Result<InputSpec> parse_input_spec(std::string_view text);
 
@@ -56,7 +57,8 @@ struct Plant {
 // Up to 16 rows a (batch, kv head): at the ends of the sequence, round multiples of 64 and 512, and
 // random ones. For each the last allowed, the first forbidden (either side), the first key, and two
 // at tile edges (multiples of 64; multiples of 512 and their neighbours), as far as no other row
-// has taken the key. Captured inputs carry those of the last kv head alone: the others stay real.
+// has taken the key. Captured inputs carry those of the last kv head alone, structured ones those of
+// local and match heads at other keys than the sinks: the rest stays real.
 std::vector<Plant> plants(const AttentionProblem& problem);
 
 // Where a buffer came from; frees itself. Guard bands of kGuardBytes lie before and after the data.
@@ -106,9 +108,11 @@ class Inputs {
 
 // The value of an element depends on seed, tensor and its logical place (batch, position, head,
 // channel) alone: not on layout, device or the sizes of the problem, so a longer case begins with
-// the shorter one (planted keys aside). Never zero, always finite. A captured case has the file's
-// heads and head_dims, and its batch and tokens or fewer; more is `unsupported`. With align
-// bottom_right and fewer queries than keys the queries are the last tokens of the prefix.
+// the shorter one (planted keys aside). Structured queries depend besides on where they stand among
+// the keys (so a decoded query is the last of the prefill it continues), on the kv head that they read,
+// and, with keys, on head_dim, whose root their logits are divided by. Never zero, always finite. A captured
+// case has the file's heads and head_dims, and its batch and tokens or fewer; more is `unsupported`. With
+// align bottom_right and fewer queries than keys the queries are the last tokens of the prefix.
 Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device);
 
 // Device memory that make_inputs will take for packed tensors; the largest size_t where the sizes overflow.

@@ -9,6 +9,7 @@
 #include "attention/mask.h"
 #include "core/parallel_for.h"
 #include "lab/random.h"
+#include "lab/structured.h"
 
 namespace headwise::lab {
 namespace {
@@ -106,25 +107,46 @@ double dot(const TensorView& q, std::int64_t q_at, const TensorView& k, std::int
   return sum;
 }
 
-// Logarithm of the summed exponentials of the row's scores, from at most kSampledKeys of them.
-double estimated_lse(const AttentionArgs& args, const AttentionProblem& p, const oracle::RowId& row,
-                     double scale) {
+// Keys of the range that a sample would miss and that matter.
+std::vector<std::int64_t> standing_out(const AttentionProblem& p, const InputSpec& spec,
+                                       const oracle::RowId& row, const KeyRange& range) {
+  if (spec.kind != InputKind::structured) return {};
+  std::vector<std::int64_t> keys = heavy_keys({spec.seed, row.batch, query_place(p, row.query), row.head,
+                                               row.head / (p.heads / p.kv_heads), p.seq_kv});
+  std::erase_if(keys, [&](std::int64_t key) { return key < range.begin || key >= range.end; });
+  return keys;
+}
+
+// Logarithm of the summed exponentials of the row's scores: of those that stand out, and of all others from
+// at most kSampledKeys of them.
+double estimated_lse(const AttentionArgs& args, const AttentionProblem& p, const InputSpec& spec,
+                     const oracle::RowId& row, double scale) {
   const KeyRange range = key_range(p, row.query);
   const std::int64_t kv_head = row.head / (p.heads / p.kv_heads);
   const std::int64_t count = range.end - range.begin;
   const std::int64_t samples = std::min(count, kSampledKeys);
   const std::int64_t q_at = row_start(args.q, row.batch, row.query, row.head);
-  std::array<double, kSampledKeys> scores{};
+  const std::vector<std::int64_t> certain = standing_out(p, spec, row, range);
+  std::vector<double> sampled, exact;
   double largest = -HUGE_VAL;
+  const auto score = [&](std::int64_t key) {
+    const double value = scale * dot(args.q, q_at, args.k, row_start(args.k, row.batch, key, kv_head));
+    largest = std::max(largest, value);
+    return value;
+  };
+  for (const std::int64_t key : certain) exact.push_back(score(key));
   for (std::int64_t i = 0; i < samples; ++i) {
     const std::int64_t key = range.begin + i * count / samples;
-    const double score = scale * dot(args.q, q_at, args.k, row_start(args.k, row.batch, key, kv_head));
-    scores[static_cast<std::size_t>(i)] = score;
-    largest = std::max(largest, score);
+    if (!std::binary_search(certain.begin(), certain.end(), key)) sampled.push_back(score(key));
   }
-  double sum = 0;
-  for (std::int64_t i = 0; i < samples; ++i) sum += std::exp(scores[static_cast<std::size_t>(i)] - largest);
-  return largest + std::log(sum * static_cast<double>(count) / static_cast<double>(samples));
+  const auto sum = [&](const std::vector<double>& scores) {
+    double total = 0;
+    for (const double value : scores) total += std::exp(value - largest);
+    return total;
+  };
+  const auto others = static_cast<double>(count) - static_cast<double>(exact.size());
+  const double weight = sampled.empty() ? 0 : others / static_cast<double>(sampled.size());
+  return largest + std::log(sum(exact) + sum(sampled) * weight);
 }
 
 void write_plant(const AttentionArgs& args, const AttentionProblem& p, const Plant& plant, double scale,
@@ -154,6 +176,7 @@ void write_plant(const AttentionArgs& args, const AttentionProblem& p, const Pla
 struct PlantingJob {
   const AttentionArgs& args;
   const AttentionProblem& problem;
+  const InputSpec& spec;
   std::vector<std::span<const Plant>> groups;  // one a (batch, kv head): they share no key
 };
 
@@ -168,7 +191,7 @@ void plant_group(void* context, std::int64_t index, int /*worker*/) {
     const oracle::RowId& row = group[i].row;
     const bool same = i > 0 && row.query == group[i - 1].row.query && row.head == group[i - 1].row.head;
     in_row = same ? in_row + 1 : 0;
-    if (!same) lse = estimated_lse(job.args, job.problem, row, scale);
+    if (!same) lse = estimated_lse(job.args, job.problem, job.spec, row, scale);
     targets.push_back(lse + kLogitMargin - kMarginStep * in_row);
   }
   for (std::size_t i = 0; i < group.size(); ++i)
@@ -188,9 +211,9 @@ std::vector<Plant> plants(const AttentionProblem& problem) {
   return out;
 }
 
-void plant_values(const AttentionArgs& host_args, const AttentionProblem& problem,
+void plant_values(const AttentionArgs& host_args, const AttentionProblem& problem, const InputSpec& spec,
                   std::span<const Plant> planted) {
-  PlantingJob job{host_args, problem, {}};
+  PlantingJob job{host_args, problem, spec, {}};
   const std::int64_t shared = problem.heads / problem.kv_heads;
   std::size_t first = 0;
   for (std::size_t i = 1; i <= planted.size(); ++i) {
