@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "commands.h"
+#include "lab/insights.h"
 #include "lab/suites.h"
 #include "lab/table.h"
 #include "lab/terminal.h"
@@ -69,8 +70,9 @@ int run_bench(const Invocation& invocation) {
   Result<lab::SessionResult> result = lab::run_session(*cases, options);
   if (!result) return fail(result.status());
   const lab::Terminal terminal = lab::terminal_of(1);
-  fmt::print("{}\n{}", lab::render_table(result->file.rows, terminal),
-             lab::render_summary(result->file.rows, terminal));
+  fmt::print("{}\n{}{}", lab::render_table(result->file.rows, terminal),
+             lab::render_summary(result->file.rows, terminal),
+             lab::render_insights(lab::insights_of(result->file), terminal.columns));
   if (!result->written.ok()) {
     fail(result->written);
   } else if (!invocation.out.empty()) {

@@ -32,9 +32,10 @@ enum class CrossoverKind : std::uint8_t {
 std::string_view name(CrossoverKind kind);
 
 struct Crossover {
-  std::string family;     // what the cases share: "prefill, causal, 8 heads, dim 64, f32"
-  std::string contender;  // "cpu/avx512/flash/f32"
-  std::string baseline;   // "cpu/avx512/unfused/f32"
+  std::string family;                         // what the cases share: "prefill, causal, 8 heads, dim 64, f32"
+  std::string contender;                      // "cpu/avx512/flash/f32"
+  std::string baseline;                       // "cpu/avx512/unfused/f32"
+  std::string contender_name, baseline_name;  // as sentences have them: "avx512 flash"
   CrossoverKind kind = CrossoverKind::mixed;
   std::vector<std::int64_t> lengths;  // measured, ascending
   // from, until: the outermost length at which the contender is faster beyond noise, and the nearest one at
@@ -42,22 +43,24 @@ struct Crossover {
   std::optional<std::int64_t> at, beyond;
   // Where the ratio of the medians crosses 1 on a line in log(length), between two measured lengths.
   OptionalNumber interpolated;
-  std::string verdict;   // "from 256 on (between 128 and 256)"; the sentence without who and where
+  std::string
+      verdict;  // "from 256 on: 1.10x to 2.40x; slower at 64 and 128"; the sentence without who and where
   std::string sentence;  // whole
   std::vector<RowReference> rows;
 };
 
 // Who to take for a use: the contender that covers most of its cases, the fastest of those.
 struct Recommendation {
-  std::string use;         // "prefill, causal"; "decode"; "least memory"
+  std::string use;         // "causal prefill"; "decoding"; "least memory"
   std::string dtype;       // "f32"; with a kv_dtype of its own: "bf16, kv int8"
   std::string setting;     // what else the rows share and others of the file do not: "1 thread"; may be empty
   std::string contender;   // recommended
   std::int64_t cases = 0;  // in which it was ranked
   std::string next;        // the nearest rival; empty: none
+  std::string contender_name, next_name;
   std::optional<Ratio> over_next, over_baseline;  // geometric means over the cases both ran; above 1: faster
   bool within_noise = false;                      // of `next`
-  std::string verdict;  // the sentence without the use: for a line that joins several
+  std::string verdict;                            // the sentence without the use
   std::string sentence;
   std::vector<RowReference> rows;
 };
@@ -67,5 +70,9 @@ struct Insights {
   std::vector<Recommendation> recommendations;
 };
 Insights insights_of(const RunFile& file);
+
+// The same in a few lines of at most `columns` characters: who is best for what, and the crossovers by kind.
+// All sentences are in the report.
+std::string render_insights(const Insights& insights, int columns);
 
 }  // namespace headwise::lab

@@ -1,0 +1,350 @@
+// Who to take for a use, and who needs the least memory.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "lab/insights_steps.h"
+
+namespace headwise::lab {
+namespace {
+
+using Groups = std::vector<const ComparableRows*>;
+
+constexpr std::array<std::string_view, 8> kUses = {
+    "full prefill",         "causal prefill", "windowed prefill",       "grouped-query prefill",
+    "prefill into a cache", "decoding",       "a real model's tensors", "structured inputs"};
+constexpr double kMemoryMatters = 1.1;  // times less: worth telling
+
+std::string_view use_of(const Row& row) {
+  if (row.inputs.starts_with("captured")) return kUses[6];
+  if (row.inputs.starts_with("structured")) return kUses[7];
+  if (row.seq_q == 1 && row.seq_kv > 1) return kUses[5];
+  if (row.seq_q != row.seq_kv) return kUses[4];
+  if (row.kv_heads != row.heads) return kUses[3];
+  if (row.window_left >= 0 || row.window_right >= 0) return kUses[2];
+  return row.causal ? kUses[1] : kUses[0];
+}
+
+// Qualities that are told where rows of the file differ in them, or where they are not the usual ones.
+struct Settings {
+  std::set<std::string> devices;
+  std::set<std::int64_t> threads;
+  explicit Settings(const std::vector<ComparableRows>& groups) {
+    for (const ComparableRows& group : groups) {
+      devices.insert(group.rows.front()->device);
+      threads.insert(group.rows.front()->threads);
+    }
+  }
+  [[nodiscard]] std::string of(const Row& row) const {
+    std::vector<std::string> parts;
+    if (row.direction != "forward") parts.push_back(row.direction);
+    if (devices.size() > 1) parts.push_back(row.device);
+    if (threads.size() > 1)
+      parts.push_back(fmt::format("{} {}", row.threads, row.threads == 1 ? "thread" : "threads"));
+    if (row.cache == "cold") parts.emplace_back("cold cache");
+    return fmt::format("{}", fmt::join(parts, ", "));
+  }
+};
+
+std::string cases_text(std::size_t count) {
+  return fmt::format("{} {}", count, count == 1 ? "case" : "cases");
+}
+
+// What one contender did in the cases of a use.
+struct Entrant {
+  std::string contender;
+  std::size_t cases = 0, wins = 0;
+  double cost = 0;  // mean of the logarithm of what it needed over the least that anybody needed
+};
+
+// By number of cases, then by cost: who ran in few cases may have run where it is easy.
+template <class Need>
+std::vector<Entrant> entrants(const Groups& groups, Need need) {
+  std::vector<Entrant> all;
+  for (const ComparableRows* group : groups) {
+    double least = 0;
+    const Row* winner = nullptr;
+    for (const Row* row : group->rows) {
+      if (need(*row) > 0 && (winner == nullptr || need(*row) < least)) {
+        least = need(*row);
+        winner = row;
+      }
+    }
+    for (const Row* row : group->rows) {
+      if (!(need(*row) > 0)) continue;
+      auto found = std::find_if(all.begin(), all.end(),
+                                [&](const Entrant& e) { return e.contender == row->contender; });
+      if (found == all.end()) found = all.insert(all.end(), {row->contender});
+      ++found->cases;
+      found->wins += row == winner ? 1 : 0;
+      found->cost += std::log(need(*row) / least);
+    }
+  }
+  for (Entrant& entrant : all) entrant.cost /= static_cast<double>(entrant.cases);
+  std::stable_sort(all.begin(), all.end(), [](const Entrant& a, const Entrant& b) {
+    return a.cases != b.cases ? a.cases > b.cases : a.cost < b.cost;
+  });
+  return all;
+}
+
+struct Comparison {
+  std::size_t cases = 0;  // that both ran
+  Ratio ratio;            // time of the other over time of the first
+};
+
+Comparison compare(const Groups& groups, const std::string& first, const std::string& other) {
+  std::vector<Ratio> ratios;
+  for (const ComparableRows* group : groups) {
+    const Row* mine = group->find(first);
+    const Row* theirs = group->find(other);
+    if (mine != nullptr && theirs != nullptr) ratios.push_back(ratio_of(*theirs, *mine));
+  }
+  if (ratios.empty()) return {};
+  return {ratios.size(), geometric_mean(ratios)};
+}
+
+double memory_of(const Row& row) { return row.peak_bytes ? static_cast<double>(*row.peak_bytes) : 0; }
+
+// Geometric mean of peak(other) / peak(first) over the cases that both ran; 0 where it was not measured.
+double memory_ratio(const Groups& groups, const std::string& first, const std::string& other) {
+  double sum = 0;
+  int count = 0;
+  for (const ComparableRows* group : groups) {
+    const Row* mine = group->find(first);
+    const Row* theirs = group->find(other);
+    if (mine == nullptr || theirs == nullptr || memory_of(*mine) <= 0 || memory_of(*theirs) <= 0) continue;
+    sum += std::log(memory_of(*theirs) / memory_of(*mine));
+    ++count;
+  }
+  return count == 0 ? 0 : std::exp(sum / count);
+}
+
+// The baseline that most rows name.
+std::string baseline_of(const Groups& groups) {
+  std::map<std::string, int> counts;
+  std::string most;
+  for (const ComparableRows* group : groups) {
+    for (const Row* row : group->rows) {
+      if (!row->baseline.empty() && ++counts[row->baseline] > counts[most]) most = row->baseline;
+    }
+  }
+  return most;
+}
+
+void add_rows(Recommendation& r, const Groups& groups, const std::set<std::string>& contenders) {
+  for (const ComparableRows* group : groups) {
+    for (const Row* row : group->rows) {
+      if (contenders.contains(row->contender)) r.rows.push_back({group->case_id, row->contender});
+    }
+  }
+}
+
+void put_sentence(Recommendation& r) {
+  r.sentence =
+      fmt::format("{}, {}{}{}: {}.", r.use, r.dtype, r.setting.empty() ? "" : ", ", r.setting, r.verdict);
+}
+
+class TimeAdvice {
+ public:
+  TimeAdvice(const Groups& groups, const ShortNames& names) : groups_(groups), names_(names) {}
+
+  Recommendation make() {
+    const std::vector<Entrant> all = entrants(groups_, [](const Row& row) { return *row.ms_median; });
+    Recommendation r;
+    r.contender = all.front().contender;
+    r.cases = static_cast<std::int64_t>(all.front().cases);
+    find_next(r, all);
+    if (r.next.empty()) {
+      r.verdict = fmt::format("{}; nothing else was ranked ({})", names_.of(r.contender),
+                              cases_text(all.front().cases));
+      add_rows(r, groups_, {r.contender});
+      return r;
+    }
+    if (r.within_noise) prefer_less_memory(r);
+    find_baseline(r);
+    r.verdict = r.within_noise ? tie_text(r) : lead_text(r, all);
+    add_rows(r, groups_, {r.contender, r.next, r.over_baseline ? baseline_ : r.next});
+    return r;
+  }
+
+ private:
+  // The nearest rival is the one that the smallest ratio is to; one that ran as many cases comes before one
+  // that did not.
+  void find_next(Recommendation& r, const std::vector<Entrant>& all) {
+    for (const bool complete : {true, false}) {
+      for (const Entrant& other : all) {
+        if (other.contender == r.contender || (complete && other.cases < all.front().cases)) continue;
+        const Comparison comparison = compare(groups_, r.contender, other.contender);
+        if (comparison.cases == 0) continue;
+        if (r.over_next && r.over_next->value <= comparison.ratio.value) continue;
+        r.next = other.contender;
+        r.over_next = comparison.ratio;
+        next_cases_ = comparison.cases;
+      }
+      if (r.over_next) break;
+    }
+    r.within_noise = r.over_next && r.over_next->interval.low <= 1 && r.over_next->interval.high >= 1;
+  }
+
+  // Of two that take the same time, the one that needs clearly less memory is recommended, if it ran the same
+  // cases.
+  void prefer_less_memory(Recommendation& r) const {
+    const double ratio = memory_ratio(groups_, r.next, r.contender);
+    if (ratio < kMemoryMatters || next_cases_ < static_cast<std::size_t>(r.cases)) return;
+    std::swap(r.contender, r.next);
+    r.over_next = compare(groups_, r.contender, r.next).ratio;
+  }
+
+  void find_baseline(Recommendation& r) {
+    baseline_ = baseline_of(groups_);
+    if (baseline_.empty() || baseline_ == r.contender) return;
+    const Comparison comparison = compare(groups_, r.contender, baseline_);
+    if (comparison.cases == 0) return;
+    r.over_baseline = comparison.ratio;
+    baseline_cases_ = comparison.cases;
+  }
+
+  [[nodiscard]] std::string tie_text(const Recommendation& r) const {
+    std::string text =
+        fmt::format("{} and {} are within noise of each other, {} in {}", names_.of(r.contender),
+                    names_.of(r.next), interval_text(*r.over_next), cases_text(next_cases_));
+    const double memory = memory_ratio(groups_, r.contender, r.next);
+    if (memory >= kMemoryMatters)
+      text += fmt::format("; {} needs {} less memory", names_.of(r.contender), ratio_text(memory));
+    return text + baseline_text(r);
+  }
+
+  [[nodiscard]] std::string lead_text(const Recommendation& r, const std::vector<Entrant>& all) const {
+    const Entrant& first = all.front();
+    const bool ahead = r.over_next->value > 1;
+    // A rival that ran fewer cases may have been faster in those.
+    const Ratio shown = ahead ? *r.over_next
+                              : Ratio{1 / r.over_next->value,
+                                      {1 / r.over_next->interval.high, 1 / r.over_next->interval.low}};
+    std::string text = names_.of(r.contender);
+    if (first.cases > 1) text += fmt::format(", fastest in {} of {}", first.wins, cases_text(first.cases));
+    text += ahead ? fmt::format(", {} over {}", interval_text(shown), names_.of(r.next))
+                  : fmt::format(", though {} is {} faster", names_.of(r.next), interval_text(shown));
+    if (next_cases_ != first.cases || first.cases == 1)
+      text += fmt::format(" in {}", cases_text(next_cases_));
+    return text + baseline_text(r);
+  }
+
+  [[nodiscard]] std::string baseline_text(const Recommendation& r) const {
+    if (!r.over_baseline || r.next == baseline_) return "";
+    return fmt::format(", {} over the baseline {}{}", interval_text(*r.over_baseline), names_.of(baseline_),
+                       baseline_cases_ == static_cast<std::size_t>(r.cases)
+                           ? ""
+                           : fmt::format(" in {}", cases_text(baseline_cases_)));
+  }
+
+  const Groups& groups_;
+  const ShortNames& names_;
+  std::string baseline_;
+  std::size_t next_cases_ = 0, baseline_cases_ = 0;
+};
+
+// Peak memory over the least possible, geometric mean.
+double memory_share(const Groups& groups, const std::string& contender) {
+  double sum = 0;
+  int count = 0;
+  for (const ComparableRows* group : groups) {
+    const Row* row = group->find(contender);
+    if (row == nullptr || memory_of(*row) <= 0 || row->least_bytes.value_or(0) <= 0) continue;
+    sum += std::log(memory_of(*row) / static_cast<double>(*row->least_bytes));
+    ++count;
+  }
+  return count == 0 ? 0 : std::exp(sum / count);
+}
+
+// Nothing where fewer than two contenders have the figure.
+std::optional<Recommendation> memory_advice(const Groups& groups, const ShortNames& names) {
+  std::vector<Entrant> all = entrants(groups, memory_of);
+  std::erase_if(all, [&](const Entrant& e) { return memory_share(groups, e.contender) <= 0; });
+  if (all.size() < 2) return {};
+  const Entrant& first = all.front();
+  Recommendation r;
+  r.use = kLeastMemory;
+  r.contender = first.contender;
+  r.cases = static_cast<std::int64_t>(first.cases);
+  r.next = all[1].contender;
+  r.verdict = fmt::format("{}, {} of the least possible", names.of(first.contender),
+                          ratio_text(memory_share(groups, first.contender)));
+  if (first.cases > 1) r.verdict += fmt::format(" (geometric mean of {})", cases_text(first.cases));
+  constexpr std::size_t kOthers = 3;
+  for (std::size_t i = 1; i < std::min(all.size(), kOthers + 1); ++i) {
+    const double ratio = memory_ratio(groups, first.contender, all[i].contender);
+    if (ratio <= 0) continue;
+    r.verdict += fmt::format("{} {} takes {} as much", i == 1 ? ";" : ",", names.of(all[i].contender),
+                             ratio_text(ratio));
+    if (all[i].cases != first.cases) r.verdict += fmt::format(" in its {}", cases_text(all[i].cases));
+  }
+  const std::vector<Entrant> fast = entrants(groups, [](const Row& row) { return *row.ms_median; });
+  if (fast.front().contender != first.contender) {
+    const Comparison time = compare(groups, fast.front().contender, first.contender);
+    if (time.cases > 0) {
+      r.verdict += fmt::format("; its time is {} that of the fastest, {}", ratio_text(time.ratio.value),
+                               names.of(fast.front().contender));
+    }
+  }
+  std::set<std::string> told;
+  for (std::size_t i = 0; i < std::min(all.size(), kOthers + 1); ++i) told.insert(all[i].contender);
+  add_rows(r, groups, told);
+  return r;
+}
+
+// One dtype in one setting: what a user has chosen before asking.
+struct Section {
+  std::string dtype, setting;
+  std::map<std::string_view, Groups> by_use;
+  Groups all;
+};
+
+std::vector<Section> sections_of(const std::vector<ComparableRows>& groups) {
+  const Settings settings(groups);
+  std::vector<Section> sections;
+  for (const ComparableRows& group : groups) {
+    const Row& row = *group.rows.front();
+    const std::string dtype = dtype_text(row), setting = settings.of(row);
+    auto found = std::find_if(sections.begin(), sections.end(),
+                              [&](const Section& s) { return s.dtype == dtype && s.setting == setting; });
+    if (found == sections.end()) found = sections.insert(sections.end(), {dtype, setting, {}, {}});
+    found->by_use[use_of(row)].push_back(&group);
+    found->all.push_back(&group);
+  }
+  return sections;
+}
+
+}  // namespace
+
+std::vector<Recommendation> recommendations_of(const std::vector<ComparableRows>& groups,
+                                               const ShortNames& names) {
+  std::vector<Recommendation> all;
+  for (const Section& section : sections_of(groups)) {
+    const auto add = [&](Recommendation r) {
+      r.dtype = section.dtype;
+      r.setting = section.setting;
+      r.contender_name = names.of(r.contender);
+      r.next_name = names.of(r.next);
+      put_sentence(r);
+      all.push_back(std::move(r));
+    };
+    for (const std::string_view use : kUses) {
+      const auto found = section.by_use.find(use);
+      if (found == section.by_use.end()) continue;
+      Recommendation r = TimeAdvice(found->second, names).make();
+      r.use = use;
+      add(std::move(r));
+    }
+    if (std::optional<Recommendation> r = memory_advice(section.all, names)) add(*std::move(r));
+  }
+  return all;
+}
+
+}  // namespace headwise::lab
