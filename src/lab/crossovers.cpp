@@ -212,8 +212,8 @@ Crossover compare(const Row& contender, const std::string& opponent, const Famil
     const Ratio ratio = ratio_of(*other, *mine);
     points.push_back({length, ratio, standing_of(ratio)});
     c.lengths.push_back(length);
-    c.rows.push_back({group->case_id, mine->contender});
-    c.rows.push_back({group->case_id, other->contender});
+    c.rows.push_back(group->reference(*mine));
+    c.rows.push_back(group->reference(*other));
   }
   if (points.size() > 1) judge(points, c);
   return c;

@@ -3,6 +3,7 @@
 // stand in docs/measuring.md.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,10 +15,11 @@
 
 namespace headwise::lab {
 
-// A row that a sentence stands on, as report and console find it.
+// A row that a sentence stands on.
 struct RowReference {
   std::string case_id;
   std::string contender;
+  std::size_t position = 0;  // in RunFile::rows
   friend bool operator==(const RowReference&, const RowReference&) = default;
 };
 

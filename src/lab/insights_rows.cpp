@@ -31,6 +31,10 @@ const Row* ComparableRows::find(const std::string& contender) const {
   return nullptr;
 }
 
+RowReference ComparableRows::reference(const Row& row) const {
+  return {case_id, row.contender, static_cast<std::size_t>(&row - first_of_file)};
+}
+
 std::vector<ComparableRows> comparable_rows(const std::vector<Row>& rows) {
   std::vector<ComparableRows> groups;
   std::map<std::string, std::size_t> places;
@@ -39,7 +43,7 @@ std::vector<ComparableRows> comparable_rows(const std::vector<Row>& rows) {
     const std::string key =
         fmt::format("{}\n{}\n{}\n{}\n{}", row.case_id, row.device, row.timer, row.regime, row.cache);
     const auto [place, is_new] = places.emplace(key, groups.size());
-    if (is_new) groups.push_back({row.case_id, {}});
+    if (is_new) groups.push_back({row.case_id, {}, rows.data()});
     std::vector<const Row*>& group = groups[place->second].rows;
     const auto same = std::find_if(group.begin(), group.end(),
                                    [&](const Row* other) { return other->contender == row.contender; });

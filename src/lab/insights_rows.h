@@ -15,7 +15,9 @@ namespace headwise::lab {
 struct ComparableRows {
   std::string case_id;
   std::vector<const Row*> rows;
+  const Row* first_of_file = nullptr;
   [[nodiscard]] const Row* find(const std::string& contender) const;  // nullptr: not ranked here
+  [[nodiscard]] RowReference reference(const Row& row) const;
 };
 // In the file's order. Of a cell that was measured twice the later row counts.
 std::vector<ComparableRows> comparable_rows(const std::vector<Row>& rows);

@@ -140,7 +140,7 @@ std::string baseline_of(const Groups& groups) {
 void add_rows(Recommendation& r, const Groups& groups, const std::set<std::string>& contenders) {
   for (const ComparableRows* group : groups) {
     for (const Row* row : group->rows) {
-      if (contenders.contains(row->contender)) r.rows.push_back({group->case_id, row->contender});
+      if (contenders.contains(row->contender)) r.rows.push_back(group->reference(*row));
     }
   }
 }

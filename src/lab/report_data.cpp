@@ -7,6 +7,8 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "lab/insights.h"
+
 namespace headwise::lab {
 namespace {
 
@@ -134,6 +136,30 @@ std::string json_peaks(const std::vector<Peak>& peaks) {
   return joined(items);
 }
 
+// The rows that a sentence stands on, by their places in the file.
+std::string json_places(const std::vector<RowReference>& rows) {
+  std::vector<std::string> places;
+  places.reserve(rows.size());
+  for (const RowReference& row : rows) places.push_back(fmt::format("{}", row.position));
+  return joined(places);
+}
+
+std::string json_insights(const Insights& insights) {
+  std::vector<std::string> crossovers, recommendations;
+  for (const Crossover& c : insights.crossovers) {
+    crossovers.push_back(fmt::format(R"({{"family":{},"kind":{},"sentence":{},"rows":{}}})",
+                                     json_string(c.family), json_string(name(c.kind)),
+                                     json_string(c.sentence), json_places(c.rows)));
+  }
+  for (const Recommendation& r : insights.recommendations) {
+    recommendations.push_back(fmt::format(R"({{"use":{},"dtype":{},"setting":{},"sentence":{},"rows":{}}})",
+                                          json_string(r.use), json_string(r.dtype), json_string(r.setting),
+                                          json_string(r.sentence), json_places(r.rows)));
+  }
+  return fmt::format(R"({{"recommendations":{},"crossovers":{}}})", joined(recommendations),
+                     joined(crossovers));
+}
+
 // What the page keeps of a row's samples: all of them in order, or kQuantiles of them at even steps of rank,
 // the smallest and the largest among them. Each is a sample that was measured. Five digits: finer than a
 // chart.
@@ -168,10 +194,11 @@ std::string report_data(const ReportInputs& inputs) {
   }
   for (const std::string& warning : inputs.file.warnings) warnings.push_back(json_string(warning));
   return fmt::format(
-      R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"peaks":{},"count":{},"columns":{},"quantiles":{}}})",
+      R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"peaks":{},"count":{},"columns":{},"quantiles":{},"insights":{}}})",
       json_string(kRowSchema), json_string(inputs.source), json_run(inputs.file.run), joined(warnings),
       joined(charts), json_peaks(inputs.file.run.peaks), inputs.file.rows.size(),
-      json_columns(inputs.file.rows), json_quantiles(inputs.file.rows));
+      json_columns(inputs.file.rows), json_quantiles(inputs.file.rows),
+      json_insights(insights_of(inputs.file)));
 }
 
 }  // namespace headwise::lab

@@ -6,8 +6,8 @@
 //   peaks                      the device's peaks (struct Peak), empty where they were not measured
 //   count, columns             the rows by column: name, type, unit, help, values; `ranked` beside the fields
 //   quantiles                  a list a row: at most kQuantiles of its samples, in order
-//   insights                   src/lab/report/insights.js shows them: its start_insights() fills #insights-text,
-//                              unhides #insights and makes links with row_link([find_row(case, contender)], text)
+//   insights                   recommendations and crossovers, each with its sentence and the places of the rows
+//                              that it stands on (insights.h)
 //
 // The text may stand inside a <script> element: no '<' is left in it.
 #pragma once
