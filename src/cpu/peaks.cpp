@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -94,9 +95,11 @@ struct Level {
   std::size_t set_bytes;  // of each thread
 };
 
-// Half of a cache, so that what else is in it does not matter; memory by a set that is four times the last
-// cache, and 1 GiB or a quarter of what is free at most. A level whose share for a thread is no larger than
-// the level before it could not be told from that, and is left out.
+// Half of an L1 or L2, so that what else is in it does not matter. An L3 by four times the L2, which hardly
+// any of comes from there, and no more than half of the thread's share: where a machine is let to several,
+// its L3 is too, and the rest of what the system reports may not be ours. Where not even two L2s fit into the
+// share, L3 could not be told from L2 and is left out. Memory by a set that is four times the last cache, and
+// 1 GiB or a quarter of what is free at most.
 std::vector<Level> levels_of(const core::CpuFeatures& features, int threads, int sharers,
                              std::size_t available) {
   std::vector<Level> levels;
@@ -104,8 +107,10 @@ std::vector<Level> levels_of(const core::CpuFeatures& features, int threads, int
   if (features.l2_bytes != 0) levels.push_back({"L2", features.l2_bytes / 2});
   const auto sharing = static_cast<std::size_t>(std::min(threads, sharers));
   const std::size_t share = features.l3_bytes / 2 / sharing;
-  if (share > features.l2_bytes) levels.push_back({"L3", share});
-  const std::size_t cache = std::max({features.l1d_bytes, features.l2_bytes, features.l3_bytes});
+  const std::size_t below = std::max(features.l1d_bytes, features.l2_bytes);
+  if (share > 0 && share >= 2 * below)
+    levels.push_back({"L3", below == 0 ? share : std::min(share, 4 * below)});
+  const std::size_t cache = std::max(below, features.l3_bytes);
   const std::size_t groups = (static_cast<std::size_t>(threads) + sharing - 1) / sharing;
   const std::size_t most = std::min(kLargestSet, available / 4);
   const std::size_t set = std::min(most, std::max(4 * cache * groups, std::size_t{64} << 20));
@@ -140,17 +145,19 @@ class PeakRun {
   Status run(double seconds) {
     const Clock::time_point start = Clock::now();
     if (Status status = allocate(); !status.ok()) return status;
+    // A fifth of the time is for the untimed passes.
     const double samples = kSamples * static_cast<double>(probes_.size());
-    // Interleaved, so that a disturbance costs each a sample and none its median. A fifth of the time is for
-    // the untimed passes.
-    const double aim = std::clamp(0.8 * (seconds - seconds_since(start)) / samples, 0.0005, 0.02);
-    for (Probe& probe : probes_) calibrate(probe, aim);
-    for (int sample = 0; sample < kSamples; ++sample) {
-      if (sample >= kLeastSamples && seconds_since(start) > seconds) break;
-      for (Probe& probe : probes_) {
-        warm(probe);
-        probe.result.per_second.push_back(amount_of(probe) / timed(probe));
-      }
+    const double left = 0.8 * (seconds - seconds_since(start));
+    const double aim = std::clamp(left / samples, 0.0005, 0.02);
+    // Numbers of threads one after the other: the threads of a larger one spin for a while when it is done,
+    // and would take their share of the processors from the first sample after it, in each round.
+    for (auto begin = probes_.begin(); begin != probes_.end();) {
+      const int threads = begin->result.threads;
+      const auto end = std::find_if(begin, probes_.end(),
+                                    [&](const Probe& probe) { return probe.result.threads != threads; });
+      const double share = static_cast<double>(end - begin) / static_cast<double>(probes_.size());
+      sample({begin, end}, aim, share * seconds);
+      begin = end;
     }
     return {};
   }
@@ -162,6 +169,19 @@ class PeakRun {
   }
 
  private:
+  // Interleaved, so that a disturbance costs each a sample and none its median.
+  void sample(std::span<Probe> probes, double aim, double seconds) {
+    const Clock::time_point start = Clock::now();
+    for (Probe& probe : probes) calibrate(probe, aim);
+    for (int round = 0; round < kSamples; ++round) {
+      if (round >= kLeastSamples && seconds_since(start) > seconds) break;
+      for (Probe& probe : probes) {
+        warm(probe);
+        probe.result.per_second.push_back(amount_of(probe) / timed(probe));
+      }
+    }
+  }
+
   void add_arithmetic(const ArithmeticLoop& loop, int threads) {
     probes_.push_back({.result = {.what = "flops",
                                   .name = std::string(loop.isa) + " " + std::string(loop.dtype),

@@ -6,9 +6,14 @@ function insight_item({sentence, rows}) {
   return element("li", {}, sentence, " ", row_link(found, plural(found.length, "row")));
 }
 
+const kInsightsShown = 12;  // of a list; the others unfold
+
 function insight_list(title, items, note) {
   if (items.length === 0) return [];
-  return [element("h3", {}, title), element("p", {class: "muted"}, note), element("ul", {class: "insights"}, ...items.map(insight_item))];
+  const list = (part) => element("ul", {class: "insights"}, ...part.map(insight_item));
+  const more = items.slice(kInsightsShown);
+  return [element("h3", {}, title), element("p", {class: "muted"}, note), list(items.slice(0, kInsightsShown)),
+    more.length === 0 ? "" : element("details", {}, element("summary", {}, `${more.length} more`), list(more))];
 }
 
 function start_insights() {
