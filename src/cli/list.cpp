@@ -19,8 +19,10 @@ void list_matrix() { fmt::print("{}", lab::support_matrix()); }
 
 void list_suites() {
   fmt::print("Suites in {}/suites:\n", lab::data_directory());
-  for (const lab::SuiteFile& suite : lab::suite_files())
-    fmt::print("  {:<16}{}\n", suite.name, suite.summary);
+  const std::vector<lab::SuiteFile> suites = lab::suite_files();
+  std::size_t width = 0;
+  for (const lab::SuiteFile& suite : suites) width = std::max(width, suite.name.size() + 2);
+  for (const lab::SuiteFile& suite : suites) fmt::print("  {:<{}}{}\n", suite.name, width, suite.summary);
 }
 
 void list_axes() {

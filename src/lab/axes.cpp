@@ -374,9 +374,38 @@ std::vector<Axis> contender_axes() {
   };
 }
 
+std::vector<Axis> pruning_axes() {
+  return {
+      {"threshold",
+       AxisType::number,
+       "none",
+       "pruned attention: probabilities below this count as 0 (not built yet: such rows are `unsupported`)",
+       {},
+       0,
+       [](D d, V v) {
+         d.result.threshold = core::parse_number<float>(v);
+         return Status();
+       },
+       [](C c) { return c.threshold ? core::shortest(*c.threshold) : ""; }},
+      {"topk",
+       AxisType::integer,
+       "all",
+       "pruned attention: so many keys of the largest scores a row (not built yet: such rows are "
+       "`unsupported`)",
+       {},
+       1,
+       [](D d, V v) {
+         d.result.topk = to_integer(v);
+         return Status();
+       },
+       [](C c) { return c.topk == 0 ? "" : shown(c.topk); }},
+  };
+}
+
 std::vector<Axis> make_axes() {
   std::vector<Axis> table;
-  for (const auto& part : {place_axes(), size_axes(), mask_axes(), sequence_axes(), contender_axes()}) {
+  for (const auto& part :
+       {place_axes(), size_axes(), mask_axes(), sequence_axes(), pruning_axes(), contender_axes()}) {
     table.insert(table.end(), part.begin(), part.end());
   }
   return table;

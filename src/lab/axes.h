@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,8 @@ struct Case {
   std::string inputs_text = "normal";  // as in words: "captured:2"
   std::vector<std::string> kernels;    // ids, algorithms or globs; empty: all that are made for the dtype
   std::string baseline = "unfused";    // algorithm or id; "none"
+  std::optional<float> threshold;      // pruning: keep probabilities from here on; nothing does it yet
+  std::int64_t topk = 0;               // pruning: keep so many keys a row; 0: all; nothing does it yet
   std::string preset;  // name of presets.h that the words came from; not part of the case's name
   bool cold = false;   // caches are emptied before each timed call
 };
@@ -36,6 +39,9 @@ struct Draft {
   int causal = -1;
   bool kv_dtype_given = false;
 };
+
+// Asks for pruned attention, which no kernel computes yet: its rows say so.
+inline bool pruned(const Case& one) { return one.threshold.has_value() || one.topk > 0; }
 
 enum class AxisType : std::uint8_t {
   integer,  // lists and ranges
