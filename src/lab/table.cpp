@@ -4,89 +4,12 @@
 
 #include <algorithm>
 #include <map>
-#include <tuple>
 
+#include "lab/columns.h"
 #include "lab/statistics.h"
 
 namespace headwise::lab {
 namespace {
-
-struct Column {
-  const Field* field = nullptr;
-  std::string title;
-  std::vector<std::string> cells;
-  std::size_t width = 0;
-  int order = 0;
-};
-
-// The case first, then who, then what was measured, then how it ended.
-int order_of(const Field& field) {
-  if (field.name == "contender") return 1;
-  if (field.name == "status") return 3;
-  static const Field* const first = find_field("device");
-  static const Field* const last = find_field("cache");
-  return &field >= first && &field <= last ? 0 : 2;
-}
-
-bool numeric(const Field& field) {
-  const FieldType type = type_of(field);
-  return type == FieldType::integer || type == FieldType::number;
-}
-
-std::vector<Column> make_columns(const std::vector<Row>& rows) {
-  std::vector<Column> columns;
-  for (const Field& field : fields()) {
-    if (field.importance == 0) continue;
-    Column column{.field = &field,
-                  .title = std::string(field.title),
-                  .cells = {},
-                  .width = 0,
-                  .order = order_of(field)};
-    column.width = column.title.size();
-    for (const Row& row : rows) {
-      column.cells.push_back(display(row, field));
-      column.width = std::max(column.width, column.cells.back().size());
-    }
-    columns.push_back(std::move(column));
-  }
-  // One column where the second is the same everywhere.
-  const auto named = [&](std::string_view name) {
-    return std::find_if(columns.begin(), columns.end(),
-                        [&](const Column& c) { return c.field->name == name; });
-  };
-  for (const auto& [first, second, title] : {std::tuple{"seq_q", "seq_kv", "seq"},
-                                             {"head_dim", "head_dim_v", "dim"},
-                                             {"dtype", "kv_dtype", "dtype"}}) {
-    if (named(first)->cells != named(second)->cells) continue;
-    named(first)->title = title;
-    columns.erase(named(second));
-  }
-  std::stable_sort(columns.begin(), columns.end(),
-                   [](const Column& a, const Column& b) { return a.order < b.order; });
-  return columns;
-}
-
-bool constant(const Column& column) {
-  return std::all_of(column.cells.begin(), column.cells.end(),
-                     [&](const std::string& cell) { return cell == column.cells.front(); });
-}
-
-// Takes columns that never change out of the table; returns the line that tells them. The contender and its
-// time stay: a table without them is none.
-std::string take_constants(std::vector<Column>& columns) {
-  std::string caption;
-  std::erase_if(columns, [&](const Column& column) {
-    if (!constant(column) || column.field->importance >= 90) return false;
-    const std::string& value = column.cells.front();
-    // Columns that say nothing are not worth a word: not measured, or the usual "all keys".
-    const bool silent = value == "-" || value == "unspecified" ||
-                        (column.field->name.starts_with("window") && value == "-1") ||
-                        (column.field->name == "page_size" && value == "0");
-    if (!silent) caption += fmt::format("{}{} {}", caption.empty() ? "" : ", ", column.title, value);
-    return true;
-  });
-  return caption;
-}
 
 std::size_t total_width(const std::vector<Column>& columns) {
   std::size_t width = 2;  // the mark of the fastest
@@ -94,13 +17,45 @@ std::size_t total_width(const std::vector<Column>& columns) {
   return width - 2;
 }
 
-void drop_to_fit(std::vector<Column>& columns, std::size_t width) {
-  while (columns.size() > 2 && total_width(columns) > width) {
-    const auto least = std::min_element(columns.begin(), columns.end(), [](const Column& a, const Column& b) {
-      return a.field->importance < b.field->importance;
-    });
-    columns.erase(least);
+// Least important first; false where it does not fit with what must stay: who and how fast, the columns that
+// tell the cases apart, and those of importance `keep` and more.
+bool drop_to_fit(const std::vector<Row>& rows, std::vector<Column>& columns, std::size_t width, int keep) {
+  const auto may_go = [&](std::size_t at) {
+    const Field& field = *columns[at].field;
+    if (field.name == "contender" || field.name == "ms_median" ||
+        (columns[at].order > 0 && field.importance >= keep))
+      return false;
+    return columns[at].order > 0 || tell_cases_apart(rows, columns, &columns[at]);
+  };
+  while (total_width(columns) > width) {
+    std::size_t least = columns.size();
+    for (std::size_t i = 0; i < columns.size(); ++i) {
+      const bool lesser =
+          least == columns.size() || columns[i].field->importance < columns[least].field->importance;
+      if (lesser && may_go(i)) least = i;
+    }
+    if (least == columns.size()) return false;
+    columns.erase(columns.begin() + static_cast<std::ptrdiff_t>(least));
   }
+  return true;
+}
+
+// The columns that fit. Where they cannot hold the case beside what is measured, the case goes to lines of
+// its own (one a row, for the first row of each case), and its columns leave.
+std::vector<std::string> arrange(const std::vector<Row>& rows, std::vector<Column>& columns,
+                                 std::size_t width) {
+  constexpr int kMeasured = 80;  // max error, speedup, time, status
+  std::vector<Column> flat = columns;
+  if (tell_cases_apart(rows, flat) && drop_to_fit(rows, flat, width, kMeasured)) {
+    columns = std::move(flat);
+    return {};
+  }
+  const bool one_case = std::all_of(rows.begin(), rows.end(),
+                                    [&](const Row& row) { return row.case_id == rows.front().case_id; });
+  if (!one_case) std::erase_if(columns, [](const Column& column) { return column.order == 0; });
+  constexpr int kNothing = 1000;
+  drop_to_fit(rows, columns, width, kNothing);
+  return one_case ? std::vector<std::string>{} : case_labels(rows);
 }
 
 std::string pad(const std::string& text, std::size_t width, bool right) {
@@ -114,12 +69,13 @@ Color color_of(const Row& row, bool fastest) {
   return fastest ? Color::green : Color::none;
 }
 
-std::string wrapped(const std::string& text, int columns) {
+// Broken behind a separator, later lines indented.
+std::string wrapped(const std::string& text, std::string_view separator, int columns) {
   std::string result, line;
   std::size_t begin = 0;
   while (begin < text.size()) {
-    std::size_t end = std::min(text.find(", ", begin), text.size());
-    end = end == text.size() ? end : end + 2;
+    std::size_t end = std::min(text.find(separator, begin), text.size());
+    end = end == text.size() ? end : end + separator.size();
     const std::string part = text.substr(begin, end - begin);
     if (!line.empty() && line.size() + part.size() > static_cast<std::size_t>(columns)) {
       result += line + "\n  ";
@@ -155,13 +111,14 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
   if (rows.empty()) return "no rows\n";
   std::vector<Column> columns = make_columns(rows);
   const std::string caption = take_constants(columns);
-  drop_to_fit(columns, static_cast<std::size_t>(terminal.columns));
+  const std::vector<std::string> headings =
+      arrange(rows, columns, static_cast<std::size_t>(terminal.columns));
   std::string text;
-  if (!caption.empty()) text += wrapped("All rows: " + caption, terminal.columns - 2) + "\n\n";
+  if (!caption.empty()) text += wrapped("All rows: " + caption, ", ", terminal.columns - 2) + "\n\n";
 
   std::string head = " ", rule = " ";
   for (const Column& column : columns) {
-    head += " " + pad(column.title, column.width, numeric(*column.field)) + " ";
+    head += " " + pad(column.title, column.width, column.numeric()) + " ";
     rule += " ";
     for (std::size_t i = 0; i < column.width; ++i) rule += terminal.unicode ? "\u2500" : "-";
     rule += " ";
@@ -173,9 +130,11 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
   text += colored(terminal, Color::bold, trimmed(head)) + "\n" + trimmed(rule) + "\n";
   const std::vector<bool> fastest = fastest_of_case(rows);
   for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (!headings.empty() && (i == 0 || rows[i].case_id != rows[i - 1].case_id))
+      text += wrapped(headings[i], " ", terminal.columns - 2) + "\n";
     std::string line(fastest[i] ? "*" : " ");
     for (const Column& column : columns)
-      line += " " + pad(column.cells[i], column.width, numeric(*column.field)) + " ";
+      line += " " + pad(column.cells[i], column.width, column.numeric()) + " ";
     text += colored(terminal, color_of(rows[i], fastest[i]), trimmed(line)) + "\n";
   }
   return text;
