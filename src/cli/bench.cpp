@@ -1,6 +1,5 @@
 // bench and verify.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -12,18 +11,6 @@
 #include "lab/terminal.h"
 
 namespace headwise::cli {
-namespace {
-
-// A file that cannot be written is told before the run, not after it.
-Status check_writable(const std::string& flag, const std::string& path) {
-  if (path.empty()) return {};
-  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
-  if (access(folder.c_str(), W_OK) == 0) return {};
-  return Status::invalid_argument(
-      fmt::format("{}: cannot write into folder '{}'; make it, or name another", flag, folder.string()));
-}
-
-}  // namespace
 
 Result<std::vector<lab::Case>> cases_of(const Invocation& invocation) {
   std::vector<lab::Words> lines(1);
@@ -46,15 +33,14 @@ int run_bench(const Invocation& invocation) {
   Result<std::vector<lab::Case>> cases = cases_of(invocation);
   if (!cases) return fail(cases.status());
   if (Status status = lab::check_contenders(*cases); !status.ok()) return fail(status);
-  if (Status status = check_writable("--out", invocation.out); !status.ok()) return fail(status);
-  if (Status status = check_writable("--report", invocation.report); !status.ok()) return fail(status);
-  if (same_file(invocation.out, invocation.report)) {
-    return fail(Status::invalid_argument(
-        fmt::format("--report: '{}' is the file of --out too; name another", invocation.report)));
+  if (Status status = check_outputs(invocation, ""); !status.ok()) return fail(status);
+  if (invocation.resume && invocation.out.empty()) {
+    return fail(Status::invalid_argument("--resume: needs --out FILE, the file of the run to go on with"));
   }
   lab::SessionOptions options;
   options.command = invocation.command_line;
   options.out = invocation.out;
+  options.resume = invocation.resume;
   options.quiet = invocation.quiet;
   options.peaks = !invocation.no_peaks;
   options.environment.host_name = invocation.host_name;
@@ -62,7 +48,7 @@ int run_bench(const Invocation& invocation) {
   options.run.seconds = invocation.seconds;
   options.run.max_seconds = invocation.max_seconds;
   if (invocation.dry_run) {
-    Result<std::string> text = lab::describe_cases(*cases, options.run);
+    Result<std::string> text = lab::describe_session(*cases, options);
     if (!text) return fail(text.status());
     fmt::print("{}", *text);
     return lab::exit_code::kGood;
@@ -77,6 +63,10 @@ int run_bench(const Invocation& invocation) {
     fail(result->written);
   } else if (!invocation.out.empty()) {
     fmt::print("Rows: {}\n", invocation.out);
+  }
+  if (Status status = write_tables(result->file, invocation); !status.ok()) {
+    fail(status);
+    return lab::exit_code::kBadRow;
   }
   if (!invocation.report.empty() && !result->file.rows.empty()) {
     const std::string source = std::filesystem::path(invocation.out).filename().string();

@@ -20,10 +20,13 @@ struct Invocation {
   std::string suite;
   std::string out;
   std::string report;
+  std::string csv;
+  std::string markdown;
   std::string title;
   double seconds = lab::RunOptions{}.seconds;
   double max_seconds = lab::RunOptions{}.max_seconds;
   bool dry_run = false;
+  bool resume = false;
   bool quiet = false;
   bool no_peaks = false;  // bench
   bool peaks = false;     // info
@@ -44,6 +47,11 @@ bool same_file(const std::string& one, const std::string& other);
 
 // The suite's lines and the flags, or the flags alone. Without either: the suite `default`.
 Result<std::vector<lab::Case>> cases_of(const Invocation& invocation);
+
+// Writes rows as --csv and --markdown ask for, and says so on stdout.
+Status write_tables(const lab::RunFile& file, const Invocation& invocation);
+// A usage error where two of the files that a command would write or read are one, or a folder is missing.
+Status check_outputs(const Invocation& invocation, const std::string& source);
 
 // Draws the report of `file` and writes it whole or not at all.
 Status write_report(const lab::RunFile& file, const std::string& source, const std::string& title,

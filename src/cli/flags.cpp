@@ -31,7 +31,8 @@ Examples:
   headwise bench --seq 128..4096*2 --causal 0,1 --kernels flash,unfused
   headwise bench --heads 32 --kv-heads 8 --seq-q 1 --seq-kv 4096 --causal --align bottom_right
   headwise bench --inputs captured --out captured.jsonl --report captured.html
-  headwise bench --suite default --threads 1 --dry-run)";
+  headwise bench --suite default --threads 1 --dry-run
+  headwise bench --suite default --out run.jsonl --resume      after a kill, or again: what is missing)";
 
 constexpr const char* kVerifyFooter = R"(
 The same cells as bench, checked against fp64 and not timed.
@@ -54,10 +55,12 @@ Examples:
   headwise list axes fields)";
 
 constexpr const char* kReportFooter = R"(
-Draws one self-contained HTML file from a result file; nothing is measured.
+Draws one self-contained HTML file from a result file, or writes its rows as CSV or Markdown; nothing is
+measured. With --csv or --markdown the page is drawn where --out names it.
 
 Example:
-  headwise report run.jsonl --out run.html)";
+  headwise report run.jsonl --out run.html
+  headwise report run.jsonl --csv run.csv --markdown run.md)";
 
 const char* type_name(lab::AxisType type) {
   switch (type) {
@@ -105,12 +108,22 @@ void add_seconds(CLI::App& command, const char* name, double& seconds, double le
           ""));
 }
 
+void add_table_options(CLI::App& command, Invocation& i) {
+  command.add_option("--csv", i.csv, "write the rows with all their fields to this file")->type_name("FILE");
+  command.add_option("--markdown", i.markdown, "write the rows as a table to this file")->type_name("FILE");
+}
+
 void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   Invocation& i = commands.invocation;
   command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")
       ->type_name("NAME");
   command.add_option("--out", i.out, "write the rows as JSON lines to this file")->type_name("FILE");
+  command.add_flag(
+      "--resume", i.resume,
+      "go on with the run that left --out or its temporary file: its rows are kept, whatever their "
+      "status; cases that lack a contender run again as a whole");
   command.add_option("--report", i.report, "draw the report to this HTML file")->type_name("FILE");
+  add_table_options(command, i);
   command.add_flag("--dry-run", i.dry_run,
                    "list the cells with the memory and time they would take, and run none");
   if (bench) {
@@ -159,6 +172,7 @@ void add_commands(CLI::App& app, Commands& commands) {
   report->add_option("file", i.positionals, "result file (JSON lines)")->required()->expected(1);
   report->add_option("--out", i.out, "HTML file to write [the result file's name with .html]")
       ->type_name("FILE");
+  add_table_options(*report, i);
   report->add_option("--title", i.title, "title of the report")->type_name("TEXT");
 }
 

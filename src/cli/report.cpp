@@ -25,20 +25,19 @@ Status write_report(const lab::RunFile& file, const std::string& source, const s
   return lab::write_file_atomically(path, *page);
 }
 
-bool same_file(const std::string& one, const std::string& other) {
-  namespace fs = std::filesystem;
-  if (one.empty() || other.empty()) return false;
-  std::error_code error;
-  if (fs::equivalent(one, other, error)) return true;  // also hard links
-  return fs::weakly_canonical(fs::absolute(one), error) == fs::weakly_canonical(fs::absolute(other), error);
-}
-
 int run_report(const Invocation& invocation) {
   const std::string& source = invocation.positionals.front();
   Result<lab::RunFile> file = lab::read_rows(source);
   if (!file) return fail(file.status());
   for (const std::string& warning : file->warnings) fmt::print(stderr, "headwise: {}\n", warning);
+  if (Status status = check_outputs(invocation, source); !status.ok()) return fail(status);
+  if (Status status = write_tables(*file, invocation); !status.ok()) {
+    fail(status);
+    return lab::exit_code::kBadRow;
+  }
   std::string out = invocation.out;
+  // The page is what is drawn where nothing is asked for.
+  if (out.empty() && !(invocation.csv.empty() && invocation.markdown.empty())) return lab::exit_code::kGood;
   if (out.empty()) out = std::filesystem::path(source).replace_extension(".html").string();
   if (same_file(source, out)) {
     return fail(Status::invalid_argument(

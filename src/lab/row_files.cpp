@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -105,12 +106,19 @@ FileLock::~FileLock() {
 }
 
 Result<FileLock> FileLock::take(const std::string& path) {
-  FileLock lock;
-  lock.file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (lock.file_ < 0) return system_error("open", path);
-  if (flock(lock.file_, LOCK_EX | LOCK_NB) == 0) return lock;
-  if (errno != EWOULDBLOCK) return system_error("lock", path);
-  return Status::unavailable(fmt::format("'{}' is in use by another run", path));
+  for (;;) {
+    FileLock lock;
+    lock.file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (lock.file_ < 0) return system_error("open", path);
+    if (flock(lock.file_, LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK) return system_error("lock", path);
+      return Status::unavailable(fmt::format("'{}' is in use by another run", path));
+    }
+    // Its holder may have put another file in its place between the two calls.
+    struct stat held{}, named{};
+    if (fstat(lock.file_, &held) != 0 || stat(path.c_str(), &named) != 0) return system_error("open", path);
+    if (held.st_ino == named.st_ino && held.st_dev == named.st_dev) return lock;
+  }
 }
 
 std::vector<std::string> partial_files(const std::string& path) {

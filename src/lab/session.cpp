@@ -11,7 +11,9 @@
 #include <optional>
 
 #include "lab/peaks.h"
+#include "core/text.h"
 #include "lab/progress.h"
+#include "lab/resume.h"
 #include "lab/terminal.h"
 #include "lab/units.h"
 
@@ -85,10 +87,16 @@ struct Estimates {
   std::size_t rows = 0;
 };
 
+// Of what is not kept.
 Result<Estimates> estimate_all(const std::vector<Case>& cases, const RunOptions& options) {
   Estimates estimates;
   const SpeedBook speeds;
-  for (const Case& one : cases) {
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (i < options.kept.size() && !options.kept[i].empty()) {
+      estimates.seconds.push_back(0);
+      continue;
+    }
+    const Case& one = cases[i];
     Result<std::vector<Contender>> contenders = contenders_of(one);
     if (!contenders) return contenders.status();
     const double seconds = std::min(
@@ -115,6 +123,62 @@ std::string machine_line() {
   if (!cpu) return cpu.status().message();
   return fmt::format("{} ({}, {} {})", (*cpu)->description(), (*cpu)->isa(), (*cpu)->max_threads(),
                      (*cpu)->max_threads() == 1 ? "thread" : "threads");
+}
+
+Environment measuring_options(const RunOptions& options) {
+  return {{"command", options.measured ? "bench" : "verify"},
+          {"seconds", core::shortest(options.seconds)},
+          {"samples", options.samples == 0 ? "by interval and seconds" : fmt::format("{}", options.samples)},
+          {"max_seconds", core::shortest(options.max_seconds)},
+          {"verify_seconds", core::shortest(options.verify_seconds)}};
+}
+
+struct Start {
+  Run run;
+  Unfinished left;    // nothing kept unless a run is resumed
+  bool done = false;  // the result file is there and complete
+};
+
+// What a resumed run says of what it found, on stderr whatever else is quiet.
+void say_resumed(const Start& start, const std::string& out) {
+  const auto say = [](const std::string& text) { fmt::print(stderr, "headwise: --resume: {}\n", text); };
+  const Unfinished& left = start.left;
+  for (const std::string& note : left.notes) say(note);
+  if (left.files.empty())
+    return say(fmt::format(
+        "nothing to resume: no '{}' and nothing that a killed run left beside it; starting anew", out));
+  if (start.done)
+    return say(fmt::format("'{}' is complete ({} cases): nothing to run", out, left.kept.size()));
+  say(fmt::format("{} of {} cases are kept from {}{}", left.kept_cases(), left.kept.size(),
+                  fmt::join(left.files, ", "),
+                  left.cut == 0 ? ""
+                                : fmt::format("; {} of which only some contenders have rows {} again",
+                                              left.cut, left.cut == 1 ? "runs" : "run")));
+}
+
+Result<Start> start_session(const std::vector<Case>& cases, const SessionOptions& options) {
+  Start start;
+  start.run = start_run(options.command, options.environment);
+  start.run.options = measuring_options(options.run);
+  if (!options.resume) return start;
+  Result<Unfinished> left = find_unfinished(options.out, cases, start.run);
+  if (!left) return left.status();
+  start.left = *std::move(left);
+  if (!start.left.files.empty()) {
+    start.done = start.left.complete() && start.left.files == std::vector<std::string>{options.out};
+    const Continuation continuation{.started = start.run.started, .command = start.run.command};
+    start.run = start.left.run;
+    if (!start.done) start.run.continued.push_back(continuation);
+  }
+  say_resumed(start, options.out);
+  return start;
+}
+
+// Their rows are in the result file now.
+void remove_continued(const Unfinished& left, const std::string& out) {
+  for (const std::string& file : left.files) {
+    if (file != out) std::remove(file.c_str());
+  }
 }
 
 Status add_peaks(const std::vector<Case>& cases, RowWriter& writer, bool write,
@@ -147,22 +211,32 @@ int exit_code_of(const std::vector<Row>& rows) {
 }
 
 Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionOptions& options) {
-  Result<Estimates> estimates = estimate_all(cases, options.run);
-  if (!estimates) return estimates.status();
+  Result<Start> start = start_session(cases, options);
+  if (!start) return start.status();
   SessionResult result;
-  result.file.run = start_run(options.command, options.environment);
+  result.file.run = start->run;
+  if (start->done) {
+    for (const std::vector<Row>& rows : start->left.kept)
+      result.file.rows.insert(result.file.rows.end(), rows.begin(), rows.end());
+    result.exit = exit_code_of(result.file.rows);
+    return result;
+  }
+  RunOptions run = options.run;
+  run.kept = start->left.kept;
+  Result<Estimates> estimates = estimate_all(cases, run);
+  if (!estimates) return estimates.status();
   RowWriter writer;
   if (!options.out.empty()) {
     if (Status status = writer.open(options.out, result.file.run); !status.ok()) return status;
   }
-  RunOptions run = options.run;
   run.run = result.file.run.run;
   run.interrupted = [] { return g_interrupted != 0; };
   std::optional<Progress> progress;
   if (!options.quiet) {
     progress.emplace(stderr, terminal_of(2), short_labels(cases), estimates->seconds);
+    const std::size_t count = cases.size() - start->left.kept_cases();
     progress->line(fmt::format("{}: {} {}, {} rows, about {}; Ctrl-C keeps what is done", machine_line(),
-                               cases.size(), cases.size() == 1 ? "case" : "cases", estimates->rows,
+                               count, count == 1 ? "case" : "cases", estimates->rows,
                                seconds_for_people(estimates->total)));
     if (const std::string warning = load_warning(); run.measured && !warning.empty()) progress->line(warning);
   }
@@ -174,6 +248,7 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
                            result.file.rows);
   if (result.written.ok()) result.written = run_cases(cases, run, observer);
   if (result.written.ok() && !options.out.empty()) result.written = writer.finish();
+  if (result.written.ok()) remove_continued(start->left, options.out);
   if (!result.written.ok()) {
     result.exit = exit_code::kBadRow;
     return result;
@@ -182,12 +257,17 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
   return result;
 }
 
-Result<std::string> describe_cases(const std::vector<Case>& cases, const RunOptions& options) {
-  Result<Estimates> estimates = estimate_all(cases, options);
+Result<std::string> describe_session(const std::vector<Case>& cases, const SessionOptions& options) {
+  Result<Start> start = start_session(cases, options);
+  if (!start) return start.status();
+  RunOptions run = options.run;
+  run.kept = start->left.kept;
+  Result<Estimates> estimates = estimate_all(cases, run);
   if (!estimates) return estimates.status();
   std::string text;
   double most = 0;
   for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (i < run.kept.size() && !run.kept[i].empty()) continue;
     Result<std::vector<Contender>> contenders = contenders_of(cases[i]);
     if (!contenders) return contenders.status();
     std::size_t workspace = 0;
@@ -202,8 +282,9 @@ Result<std::string> describe_cases(const std::vector<Case>& cases, const RunOpti
     text += fmt::format("{}\n    {}, about {}: {}\n", case_id(cases[i]), bytes_for_people(bytes),
                         seconds_for_people(estimates->seconds[i]), who);
   }
-  return text + fmt::format("{} {}, {} rows, at most {} of memory, about {}\n", cases.size(),
-                            cases.size() == 1 ? "case" : "cases", estimates->rows, bytes_for_people(most),
+  const std::size_t count = cases.size() - start->left.kept_cases();
+  return text + fmt::format("{} {}, {} rows, at most {} of memory, about {}\n", count,
+                            count == 1 ? "case" : "cases", estimates->rows, bytes_for_people(most),
                             seconds_for_people(estimates->total));
 }
 

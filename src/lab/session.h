@@ -24,6 +24,7 @@ struct SessionOptions {
   RunOptions run;
   std::string command;  // as typed
   std::string out;      // result file; empty: none
+  bool resume = false;  // go on with what a run before left of `out` (resume.h)
   bool quiet = false;   // no progress
   bool peaks = true;    // of the devices, measured before the first case; verify needs none
   EnvironmentOptions environment;
@@ -41,7 +42,7 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
 // By the rows alone; see exit_code.
 int exit_code_of(const std::vector<Row>& rows);
 
-// The cells, what they need and about how long they take: --dry-run.
-Result<std::string> describe_cases(const std::vector<Case>& cases, const RunOptions& options);
+// The cells that would run, what they need and about how long they take: --dry-run.
+Result<std::string> describe_session(const std::vector<Case>& cases, const SessionOptions& options);
 
 }  // namespace headwise::lab

@@ -154,13 +154,13 @@ TEST_F(Runner, ASweepSurvivesWhatCannotRun) {
 
 TEST_F(Runner, AKernelNamedInFullTellsWhyItCannot) {
   const std::vector<Row> rows = run(
-      {{"seq", "16"}, {"dtype", "f16"}, {"kernels", "cpu/scalar/naive/f32,unfused"}, {"baseline", "none"}});
+      {{"seq", "16"}, {"dtype", "f16"}, {"kernels", "cpu/scalar/naive/f32,memeff"}, {"baseline", "none"}});
   ASSERT_EQ(rows.size(), 2U);
   for (const Row& row : rows) {
     EXPECT_EQ(row.status, row_status::kUnsupported);
     EXPECT_FALSE(row.reason.empty());
   }
-  EXPECT_EQ(rows[1].contender, "unfused");
+  EXPECT_EQ(rows[1].contender, "memeff");
 }
 
 TEST_F(Runner, UnknownKernelsAreToldBeforeAnythingRuns) {
