@@ -17,6 +17,7 @@ namespace {
 int order_of(const Field& field) {
   if (field.name == "contender") return 1;
   if (field.name == "status") return 3;
+  if (field.name == "isa") return 2;  // of the contender
   static const Field* const first = find_field("device");
   static const Field* const last = find_field("cache");
   return &field >= first && &field <= last ? 0 : 2;

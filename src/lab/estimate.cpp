@@ -56,10 +56,29 @@ Contender nobody(const std::string& name, const Case& one) {
   return contender;
 }
 
-// Rough FLOP/s of one thread, for estimates of time alone: no result is made from them.
-double rough_flops(const Contender& contender, DType dtype) {
-  if (contender.algorithm == "naive" || contender.isa == "scalar") return dtype == DType::f32 ? 1.5e9 : 0.5e9;
-  return contender.algorithm == "unfused" ? 40e9 : 60e9;
+// Rough GFLOP/s of one thread, for estimates of time alone: no result is made from them. Half of what a
+// processor of 2024 does at lengths of 128 to 1024, since older ones do less.
+double rough_gflops(const Contender& contender, DType dtype) {
+  if (contender.algorithm == "naive" || contender.isa == "scalar") return dtype == DType::f32 ? 2 : 0.7;
+  const bool unfused = contender.algorithm == "unfused";
+  if (contender.isa == "avx2") return unfused ? 40 : 50;
+  if (contender.isa == "amx") return 400;
+  return unfused ? 70 : 90;
+}
+
+// Decoding waits for memory, not for arithmetic; threads share its bandwidth.
+constexpr double kRoughBytesPerSecond = 10e9;
+
+double rough_call_ms(const Contender& contender, const AttentionProblem& problem) {
+  const Cost work = cost(problem);
+  const double threads = std::max(1, problem.threads);
+  return std::max(work.flops / (rough_gflops(contender, problem.dtype) * 1e6 * threads),
+                  work.least_bytes() / kRoughBytesPerSecond * 1000);
+}
+
+double flush_seconds(const Case& one) {
+  Result<Device*> place = device(one.device);
+  return place ? 2 * static_cast<double>((*place)->last_level_cache_bytes()) / kRoughBytesPerSecond : 0;
 }
 
 }  // namespace
@@ -106,16 +125,14 @@ Result<std::vector<Contender>> contenders_of(const Case& one) {
   return contenders;
 }
 
-void SpeedBook::saw(const std::string& contender, double flops, double ms) {
-  if (flops <= 0 || ms <= 0) return;
-  flops_per_ms_[contender] = flops / ms;
+void SpeedBook::saw(const Contender& contender, const AttentionProblem& problem, double ms) {
+  const double rough = rough_call_ms(contender, problem);
+  if (rough > 0 && ms > 0) factors_[contender.id] = ms / rough;
 }
 
 double SpeedBook::call_ms(const Contender& contender, const AttentionProblem& problem) const {
-  const double flops = cost(problem).flops;
-  if (const auto found = flops_per_ms_.find(contender.id); found != flops_per_ms_.end())
-    return flops / found->second;
-  return 1000 * flops / (rough_flops(contender, problem.dtype) * std::max(1, problem.threads));
+  const auto found = factors_.find(contender.id);
+  return rough_call_ms(contender, problem) * (found == factors_.end() ? 1 : found->second);
 }
 
 double Need::total() const {
@@ -147,7 +164,8 @@ double estimate_seconds(const Case& one, const std::vector<Contender>& contender
     const double call = speeds.call_ms(contender, p) / 1000;
     seconds += 2 * call;
     if (!measured) continue;
-    const double least = call > 0.2 ? 3 * call : 10 * call;
+    const double sample = call + (one.cold ? flush_seconds(one) : 0);
+    const double least = call > 0.2 ? 3 * sample : 10 * sample;
     // Noise decides whether 1 % comes sooner than the time allowed; half of it is a fair guess.
     seconds += std::max(least, 0.5 * sample_seconds) + std::min(0.15, 20 * call);
   }

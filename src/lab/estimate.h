@@ -27,15 +27,15 @@ struct Contender {
 // is a contender without a plan.
 Result<std::vector<Contender>> contenders_of(const Case& one);
 
-// How fast each contender was so far in this run; a rough constant an algorithm before that.
+// How fast each contender was so far in this run; a rough guess by algorithm and instruction set before that.
 class SpeedBook {
  public:
-  void saw(const std::string& contender, double flops, double ms);
-  [[nodiscard]] bool knows(const std::string& contender) const { return flops_per_ms_.contains(contender); }
+  void saw(const Contender& contender, const AttentionProblem& problem, double ms);
+  [[nodiscard]] bool knows(const std::string& contender) const { return factors_.contains(contender); }
   [[nodiscard]] double call_ms(const Contender& contender, const AttentionProblem& problem) const;
 
  private:
-  std::map<std::string, double> flops_per_ms_;
+  std::map<std::string, double> factors_;  // of the rough guess
 };
 
 struct Need {

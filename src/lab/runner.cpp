@@ -384,7 +384,7 @@ class CaseRun {
       row.tflops = work.flops / seconds / 1e12;
       row.gb_per_s = work.least_bytes() / seconds / 1e9;
     }
-    if (!case_.cold) speeds_.saw(entry.row.contender, work.flops, summary.median);
+    if (!case_.cold) speeds_.saw(entry.contender, case_.problem, summary.median);
     entry.end(row_status::kOk, case_.cold ? coarse_timer(summary.median) : "");
   }
 
@@ -425,13 +425,25 @@ Status check_contenders(const std::vector<Case>& cases) {
   return {};
 }
 
+namespace {
+
+// Speeds of a case that ran before, as if it had run now.
+void learn(const Case& one, const std::vector<Row>& rows, SpeedBook& speeds) {
+  Result<std::vector<Contender>> contenders = contenders_of(one);
+  if (!contenders || one.cold) return;
+  for (const Contender& contender : *contenders) {
+    for (const Row& row : rows)
+      if (row.contender == contender.id && ranked(row)) speeds.saw(contender, one.problem, *row.ms_median);
+  }
+}
+
+}  // namespace
+
 Status run_cases(const std::vector<Case>& cases, const RunOptions& options, Observer& observer) {
   SpeedBook speeds;
   for (std::size_t i = 0; i < cases.size(); ++i) {
     if (i < options.kept.size() && !options.kept[i].empty()) {
-      for (const Row& row : options.kept[i])
-        if (ranked(row) && !cases[i].cold)
-          speeds.saw(row.contender, cost(cases[i].problem).flops, *row.ms_median);
+      learn(cases[i], options.kept[i], speeds);
       if (Status status = observer.rows(options.kept[i]); !status.ok()) return status;
       continue;
     }

@@ -235,9 +235,9 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
   if (!options.quiet) {
     progress.emplace(stderr, terminal_of(2), short_labels(cases), estimates->seconds);
     const std::size_t count = cases.size() - start->left.kept_cases();
-    progress->line(fmt::format("{}: {} {}, {} rows, about {}; Ctrl-C keeps what is done", machine_line(),
-                               count, count == 1 ? "case" : "cases", estimates->rows,
-                               seconds_for_people(estimates->total)));
+    progress->line(fmt::format("{}: {} {}, {} {}, about {}; Ctrl-C keeps what is done", machine_line(), count,
+                               count == 1 ? "case" : "cases", estimates->rows,
+                               estimates->rows == 1 ? "row" : "rows", seconds_for_people(estimates->total)));
     if (const std::string warning = load_warning(); run.measured && !warning.empty()) progress->line(warning);
   }
   const InterruptGuard guard;
@@ -283,8 +283,9 @@ Result<std::string> describe_session(const std::vector<Case>& cases, const Sessi
                         seconds_for_people(estimates->seconds[i]), who);
   }
   const std::size_t count = cases.size() - start->left.kept_cases();
-  return text + fmt::format("{} {}, {} rows, at most {} of memory, about {}\n", count,
-                            count == 1 ? "case" : "cases", estimates->rows, bytes_for_people(most),
+  return text + fmt::format("{} {}, {} {}, at most {} of memory, about {}\n", count,
+                            count == 1 ? "case" : "cases", estimates->rows,
+                            estimates->rows == 1 ? "row" : "rows", bytes_for_people(most),
                             seconds_for_people(estimates->total));
 }
 

@@ -78,7 +78,7 @@ std::string wrapped(const std::string& text, std::string_view separator, int col
     end = end == text.size() ? end : end + separator.size();
     const std::string part = text.substr(begin, end - begin);
     if (!line.empty() && line.size() + part.size() > static_cast<std::size_t>(columns)) {
-      result += line + "\n  ";
+      result += line.erase(line.find_last_not_of(' ') + 1) + "\n  ";
       line.clear();
     }
     line += part;
