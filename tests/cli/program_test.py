@@ -1,5 +1,6 @@
 """The program headwise as its users meet it: output, exit codes, files, interruption."""
 
+import csv
 import json
 import os
 import pty
@@ -150,6 +151,10 @@ class Usage(unittest.TestCase):
         self.refused("bench", "--seconds", "nan", says="--seconds")
         self.refused("verify", "--max-seconds", "nan", says="--max-seconds")
         self.refused("bench", "--seq", "1", "--seq", "2", says="--seq: given 2 times; give a list")
+        self.refused("bench", "--threads", "100000", says="--threads: expected at most 4096")
+        self.refused("bench", "--cache", "warm", says="--cache: expected hot, cold")
+        self.refused("bench", *QUICK, "--resume", says="--resume: needs --out")
+        self.refused("bench", *QUICK, "--csv", "/nonexistent/run.csv", says="--csv: cannot write into folder")
         self.refused("bench", "extra", says="unexpected argument 'extra'")
         self.refused("explain", says="explain needs a problem")
         self.refused("report", says="file")
@@ -437,6 +442,222 @@ class Interruption(Temporary):
         self.assertEqual(result.returncode, 0, result.stderr)
 
 
+class Resume(Temporary):
+    """A run that was killed goes on where it was, and measures nothing twice."""
+
+    SWEEP = ["--seq", "16..64+16", "--heads", "1", "--head-dim", "16", "--threads", "1", "--kernels", "naive",
+             "--dtype", "f32,f16", "--baseline", "none", "--seconds", "0.3", "--no-peaks"]
+    CASES = 8
+
+    def killed(self, *more, cases=1):
+        """Starts the sweep and kills it with SIGKILL when the rows of so many cases have appeared; returns those lines."""
+        before = set(self.partial())
+        process = subprocess.Popen([PROGRAM, "bench", *self.SWEEP, "--out", self.path("run.jsonl"), *more],
+                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment())
+        lines = []
+        while len(lines) <= cases:
+            self.assertIsNone(process.poll(), "the run ended before it was killed")
+            for name in set(self.partial()) - before:
+                lines = self.lines(name)
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+        self.assertEqual(process.returncode, -signal.SIGKILL)
+        left = set(self.partial()) - before
+        self.assertEqual(len(left), 1)
+        return self.lines(left.pop())
+
+    def partial(self):
+        return [name for name in os.listdir(self.folder) if name.endswith(".partial")]
+
+    def lines(self, name):
+        with open(self.path(name), "rb") as stream:
+            return stream.read().splitlines(keepends=True)
+
+    def resume(self, *more, code=0, **changes):
+        result = run("bench", *self.SWEEP, "--out", self.path("run.jsonl"), "--resume", *more, **changes)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return result
+
+    def check_whole(self, kept):
+        """One complete file: the kept rows as they were, each case once, in the order of the sweep."""
+        lines = self.lines("run.jsonl")
+        header, rows = read(self.path("run.jsonl"))
+        self.assertEqual(lines[1:1 + len(kept)], kept)
+        self.assertEqual([line for line in lines if b'"type":"run"' in line], lines[:1])
+        self.assertEqual({row["run"] for row in rows}, {header["run"]})
+        self.assertEqual([(row["dtype"], row["seq_q"]) for row in rows],
+                         [(dtype, seq) for dtype in ("f32", "f16") for seq in (16, 32, 48, 64)])
+        self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
+        return header
+
+    def test_after_a_kill_only_what_is_missing_runs(self):
+        before = self.killed(cases=2)
+        kept = before[1:]
+        self.assertTrue(2 <= len(kept) < self.CASES)
+        result = self.resume()
+        self.assertIn(f"{len(kept)} of {self.CASES} cases are kept", result.stderr)
+        measured = re.findall(r"(?m)^(\d)/8  ", result.stderr)  # the cases that ran
+        self.assertEqual(measured, [str(n) for n in range(len(kept) + 1, self.CASES + 1)])
+        header = self.check_whole(kept)
+        self.assertEqual(header["run"], json.loads(before[0])["run"])
+        self.assertEqual(len(header["continued"]), 1)
+        self.assertIn("--resume", header["continued"][0]["command"])
+        self.assertEqual(result.stdout.count("cpu/scalar/naive/f16"), 4 + 1)  # the table has all rows; once in "Fastest"
+
+    def test_killed_again_and_again(self):
+        kept = self.killed()[1:]
+        again = self.killed("--resume", cases=len(kept) + 1)[1:]
+        self.assertEqual(again[:len(kept)], kept)
+        self.assertEqual(len(self.partial()), 2)
+        self.resume()
+        self.assertEqual(len(self.check_whole(again)["continued"]), 2)
+
+    def test_a_cut_line_runs_again(self):
+        kept = self.killed(cases=2)[1:]
+        name = self.partial()[0]
+        size = os.path.getsize(self.path(name))
+        os.truncate(self.path(name), size - len(kept[-1]) // 2)
+        result = self.resume()
+        self.assertIn("the last line was cut", result.stderr)
+        self.check_whole(kept[:-1])
+
+    def test_after_ctrl_c(self):
+        process = subprocess.Popen([PROGRAM, "bench", *self.SWEEP, "--out", self.path("run.jsonl")], stderr=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, text=True, env=environment())
+        while not re.search(r"^ *1/", process.stderr.readline()):
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        kept = self.lines("run.jsonl")[1:]
+        self.assertTrue(1 <= len(kept) < self.CASES)
+        self.resume()
+        self.check_whole(kept)
+
+    def test_a_complete_file_runs_nothing_and_prints_the_table(self):
+        first = self.resume()  # without a file it starts anew, and says so
+        self.assertIn("nothing to resume", first.stderr)
+        before = self.lines("run.jsonl")
+        result = self.resume("--csv", self.path("run.csv"))
+        self.assertIn("is complete (8 cases): nothing to run", result.stderr)
+        self.assertNotRegex(result.stderr, r"(?m)^\d/8")
+        self.assertEqual(self.lines("run.jsonl"), before)
+        self.assertEqual(first.stdout.split("\n\n")[1], result.stdout.split("\n\n")[1])
+        self.assertTrue(os.path.exists(self.path("run.csv")))
+
+    def test_killed_after_its_last_case(self):
+        self.resume()
+        os.rename(self.path("run.jsonl"), self.path("run.jsonl.4711.partial"))
+        kept = self.lines("run.jsonl.4711.partial")[1:]
+        result = self.resume()
+        self.assertNotRegex(result.stderr, r"(?m)^\d/8")
+        self.check_whole(kept)
+
+    def test_what_differs_is_named_and_nothing_is_touched(self):
+        self.killed()
+        before = self.partial(), self.lines(self.partial()[0])
+        self.assertIn("HEADWISE_MAX_ISA was 'not set', is 'scalar'", self.resume(code=3, HEADWISE_MAX_ISA="scalar").stderr)
+        other = [word if word != "0.3" else "0.2" for word in self.SWEEP]
+        for arguments, says in ((other, "seconds was '0.3', is '0.2'"), (["--seq", "64", *self.SWEEP[2:]], "does not ask for"),
+                                (["--suite", "smoke", *self.SWEEP[4:]], "does not ask for")):
+            result = run("bench", *arguments, "--out", self.path("run.jsonl"), "--resume")
+            self.assertEqual(result.returncode, 3, arguments)
+            self.assertIn(says, result.stderr)
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        result = run("verify", *[word for word in self.SWEEP[:-3]], "--out", self.path("run.jsonl"), "--resume")
+        self.assertIn("command was 'bench', is 'verify'", result.stderr)
+        self.assertEqual(before, (self.partial(), self.lines(self.partial()[0])))
+
+    def test_a_run_that_lives_is_left_alone(self):
+        process = subprocess.Popen([PROGRAM, "bench", "--seq", "16..4000+16", *self.SWEEP[2:], "--out", self.path("run.jsonl")],
+                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment())
+        while not re.search(r"^ *1/", process.stderr.readline()):
+            self.assertIsNone(process.poll())
+        self.assertIn("is in use by another run", self.resume(code=3).stderr)
+        process.kill()
+        process.communicate()
+
+    def test_without_resume_a_new_run_takes_the_name(self):
+        self.killed()
+        plain = run("bench", *self.SWEEP, "--out", self.path("run.jsonl"))
+        self.assertEqual(plain.returncode, 0, plain.stderr)
+        header, rows = read(self.path("run.jsonl"))
+        self.assertNotIn("continued", header)
+        self.assertEqual(len(rows), self.CASES)
+        self.assertEqual(len(self.partial()), 1)  # what was killed stays until it is asked for
+
+    def test_two_runs_at_once_never_mix(self):
+        arguments = [PROGRAM, "bench", *self.SWEEP, "--out", self.path("run.jsonl"), "--quiet"]
+        processes = [subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment()) for _ in range(2)]
+        for process in processes:
+            self.assertEqual(process.wait(timeout=120), 0)
+        self.check_whole([])
+
+    def test_dry_run_lists_what_is_missing(self):
+        kept = self.killed()[1:]
+        result = self.resume("--dry-run")
+        self.assertIn(f"{self.CASES - len(kept)} cases, {self.CASES - len(kept)} rows", result.stdout)
+        self.assertEqual(len(self.partial()), 1)
+
+
+class Tables(Temporary):
+    """CSV and Markdown, from the run and from the file."""
+
+    def test_csv_reads_back_what_the_rows_say(self):
+        rows_file, table, again = self.path("run.jsonl"), self.path("run.csv"), self.path("again.csv")
+        result = run("bench", *QUICK, "--causal", "0,1", "--lse", "0,1", "--out", rows_file, "--csv", table, LC_ALL="de_DE.UTF-8")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("CSV: " + table, result.stdout)
+        self.assertEqual(run("report", rows_file, "--csv", again).returncode, 0)
+        with open(table, "rb") as one, open(again, "rb") as other:
+            self.assertEqual(one.read(), other.read())
+        with open(table, encoding="utf-8", newline="") as stream:
+            records = list(csv.DictReader(stream, strict=True))
+        _, rows = read(rows_file)
+        self.assertEqual(len(records), len(rows))
+        for record, row in zip(records, rows):
+            row.pop("type")
+            self.assertEqual(list(record), list(row))
+            for name, value in row.items():
+                text = record[name]
+                if value is None:
+                    self.assertEqual(text, "", name)
+                elif isinstance(value, bool):
+                    self.assertEqual(text, "true" if value else "false", name)
+                elif isinstance(value, list):
+                    self.assertEqual([float(part) for part in text.split(";") if part], value, name)
+                elif isinstance(value, (int, float)):
+                    self.assertEqual(type(value)(text), value, name)
+                else:
+                    self.assertEqual(text, value, name)
+
+    def test_report_writes_what_is_asked_for(self):
+        rows = self.path("run.jsonl")
+        self.assertEqual(run("bench", *QUICK, "--kernels", "naive", "--out", rows, "--markdown", self.path("run.md")).returncode, 0)
+        with open(self.path("run.md"), encoding="utf-8") as stream:
+            text = stream.read()
+        self.assertIn("headwise bench --seq 32", text)
+        self.assertRegex(text, r"(?m)^\| *32 \| cpu/\S+ \| .*\*\*[\d.]+\*\* \|")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["run.jsonl", "run.md"])
+        result = run("report", rows, "--markdown", self.path("again.md"))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["again.md", "run.jsonl", "run.md"])
+        self.assertEqual(run("report", rows, "--csv", self.path("run.csv"), "--out", self.path("run.html")).returncode, 0)
+        self.assertTrue(os.path.exists(self.path("run.html")))
+
+    def test_no_file_replaces_another(self):
+        rows = self.path("run.jsonl")
+        self.assertEqual(run("bench", *QUICK, "--kernels", "naive", "--out", rows).returncode, 0)
+        for arguments, says in ((["report", rows, "--csv", rows], "--csv: '"),
+                                (["report", rows, "--markdown", self.path("./run.jsonl")], "--markdown: '"),
+                                (["report", rows, "--csv", self.path("x"), "--markdown", self.path("x")], "the file of --csv too"),
+                                (["bench", *QUICK, "--out", self.path("x"), "--csv", self.path("x")], "the file of --out too")):
+            result = run(*arguments)
+            self.assertEqual(result.returncode, 3, arguments)
+            self.assertIn(says, result.stderr)
+        self.assertEqual(read(rows)[1][0]["status"], "ok")
+
+
 class OnATerminal(unittest.TestCase):
     ARGUMENTS = ["bench", *QUICK, "--causal", "0,1", "--kernels", "naive", "--baseline", "none"]
 
@@ -470,10 +691,11 @@ class OnATerminal(unittest.TestCase):
 
     def test_columns_bound_the_table(self):
         wide = run(*self.ARGUMENTS, COLUMNS="200").stdout
-        narrow = run(*self.ARGUMENTS, COLUMNS="50").stdout
+        narrow = run(*self.ARGUMENTS, COLUMNS="40").stdout
         rows = [line for line in narrow.splitlines() if "cpu/" in line and not line.startswith("Fastest")]
         self.assertTrue(rows)
-        self.assertLessEqual(max(map(len, rows)), 50)
+        self.assertLessEqual(max(map(len, rows)), 40)
+        self.assertIn("\ncausal=1\n", narrow)  # what tells the rows apart
         self.assertGreater(max(map(len, wide.splitlines())), 50)
 
     def test_first_output_within_two_seconds(self):

@@ -108,6 +108,7 @@ TEST_F(Axes, SizesFollowEachOther) {
   EXPECT_EQ(one.problem.seq_kv, 100);
   EXPECT_EQ(one.problem.pointer_alignment, 16);
   EXPECT_EQ(one.problem.threads, (*device({}))->max_threads());
+  EXPECT_FALSE(one.cold);
   const Case odd = cases_of({{"head-dim", "33"}, {"dtype", "f16"}}).front();
   EXPECT_EQ(odd.problem.pointer_alignment, 2);
   EXPECT_EQ(odd.problem.kv_dtype, DType::f16);
@@ -136,6 +137,20 @@ TEST_F(Axes, ContradictionsAreToldBeforeAnythingRuns) {
   EXPECT_THAT(case_refusal({{"heads", "8"}, {"kv-heads", "3"}}), HasSubstr("kv_heads"));
   EXPECT_THAT(case_refusal({{"seq", "1..1000"}, {"batch", "1..1000"}}), HasSubstr("more than 100000 cases"));
   EXPECT_THAT(case_refusal({{"dtype", "f31"}}), HasSubstr("--dtype: "));
+}
+
+TEST_F(Axes, MoreThreadsThanAnyMachineHasAreRefused) {
+  EXPECT_EQ(cases_of({{"threads", "4096"}})[0].problem.threads, 4096);
+  EXPECT_THAT(make_cases({Words{}}, {{"threads", "100000"}}).status().message(),
+              HasSubstr("--threads: expected at most 4096 (0: all that this process has), got '100000'"));
+}
+
+TEST_F(Axes, HotAndColdAreTwoCases) {
+  const std::vector<Case> cases = cases_of({{"cache", "hot,cold"}});
+  ASSERT_EQ(cases.size(), 2U);
+  EXPECT_FALSE(cases[0].cold);
+  EXPECT_TRUE(cases[1].cold);
+  EXPECT_NE(case_id(cases[0]), case_id(cases[1]));
 }
 
 TEST_F(Axes, SameCaseTwiceIsOneCase) { EXPECT_EQ(cases_of({{"seq", "64,64,64..128*2"}}).size(), 2U); }

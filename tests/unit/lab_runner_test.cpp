@@ -95,6 +95,58 @@ TEST_F(Runner, MeasuresEveryKernelOfTheDtypeAgainstTheBaseline) {
   EXPECT_EQ(collector_.ended, 1);
 }
 
+TEST_F(Runner, ColdCasesSayHow) {
+  const std::vector<Row> rows = run({{"seq", "16"},
+                                     {"heads", "1"},
+                                     {"head-dim", "16"},
+                                     {"kernels", "naive"},
+                                     {"baseline", "none"},
+                                     {"cache", "hot,cold"}});
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].cache, "hot");
+  EXPECT_EQ(rows[0].cache_method, "reused");
+  EXPECT_THAT(rows[0].case_id, testing::Not(HasSubstr("cache")));
+  EXPECT_GT(*rows[0].repeats, 1);
+  EXPECT_EQ(rows[1].status, row_status::kOk) << rows[1].reason;
+  EXPECT_EQ(rows[1].cache, "cold");
+  EXPECT_EQ(rows[1].cache_method, "flushed");
+  EXPECT_THAT(rows[1].case_id, HasSubstr("cache=cold"));
+  EXPECT_THAT(rows[1].reproduce, HasSubstr("--cache cold"));
+  EXPECT_EQ(*rows[1].repeats, 1);
+  EXPECT_GE(*rows[1].samples, 10);
+}
+
+TEST_F(Runner, ACallTheTimerCannotTellIsSaidToBeCoarse) {
+  const std::vector<Row> rows =
+      run({{"seq", "0"}, {"heads", "1"}, {"kernels", "naive"}, {"baseline", "none"}, {"cache", "cold"}});
+  ASSERT_EQ(rows.size(), 1U);
+  ASSERT_EQ(rows[0].status, row_status::kOk) << rows[0].reason;
+  const bool coarse = *rows[0].ms_median * 1e6 < 100 * timer_step_ns();
+  EXPECT_EQ(!rows[0].reason.empty(), coarse) << rows[0].reason;
+}
+
+TEST_F(Runner, KeptCasesArePassedOnAndNotRun) {
+  const std::vector<Case> cases =
+      cases_of({{"seq", "8,16,32"}, {"heads", "1"}, {"kernels", "naive"}, {"baseline", "none"}});
+  Row kept;
+  kept.case_id = case_id(cases[1]);
+  kept.contender = "cpu/scalar/naive/f32";
+  kept.status = row_status::kTimeout;
+  options_.measured = false;
+  options_.kept.resize(3);
+  options_.kept[1] = {kept};
+  ASSERT_TRUE(run_cases(cases, options_, collector_).ok());
+  ASSERT_EQ(collector_.all.size(), 3U);
+  EXPECT_EQ(collector_.begun, 2);
+  EXPECT_EQ(collector_.all[1], kept);
+  EXPECT_EQ(collector_.all[2].case_id, case_id(cases[2]));
+  // An interruption loses none of them.
+  Collector after;
+  options_.interrupted = [] { return true; };
+  ASSERT_TRUE(run_cases(cases, options_, after).ok());
+  EXPECT_EQ(after.all, std::vector<Row>{kept});
+}
+
 TEST_F(Runner, WithoutABaselineThereIsNoSpeedup) {
   for (const Row& row : run({{"seq", "16"}, {"heads", "1"}, {"kernels", "naive"}, {"baseline", "none"}})) {
     EXPECT_FALSE(row.speedup.has_value());
@@ -275,6 +327,43 @@ TEST(Table, DropsTheLeastImportantColumnsUntilItFits) {
   EXPECT_THAT(render_summary(rows, terminal), HasSubstr("Fastest (*): cpu/b in 1 of 1 case"));
   terminal.color = true;
   EXPECT_THAT(render_table(rows, terminal), HasSubstr("\x1b[32m"));
+}
+
+TEST(Table, NarrowTerminalsTellCasesApart) {
+  std::vector<Row> rows;
+  for (const std::int64_t seq : {128, 256}) {
+    for (const bool causal : {false, true}) {
+      for (const char* contender : {"cpu/avx512/unfused/f32", "cpu/scalar/naive/f32"}) {
+        Row& row = rows.emplace_back();
+        row.case_id = "seq=" + std::to_string(seq) + (causal ? " causal=1" : "");
+        row.contender = contender;
+        row.status = row_status::kOk;
+        row.seq_q = row.seq_kv = seq;
+        row.causal = causal;
+        row.ms_median = static_cast<double>(seq) / 100;
+        row.speedup = 1.5;
+        row.ms_p95 = 3;
+      }
+    }
+  }
+  Terminal terminal;
+  terminal.columns = 40;
+  const std::string narrow = render_table(rows, terminal);
+  EXPECT_THAT(narrow, HasSubstr("\nseq=128\n"));
+  EXPECT_THAT(narrow, HasSubstr("\nseq=256 causal=1\n"));
+  EXPECT_THAT(narrow, HasSubstr("median ms"));
+  std::size_t begin = 0;
+  for (std::size_t end = 0; (end = narrow.find('\n', begin)) != std::string::npos; begin = end + 1)
+    EXPECT_LE(end - begin, 40U) << narrow;
+  terminal.columns = 160;
+  EXPECT_THAT(render_table(rows, terminal), testing::Not(HasSubstr("seq=256")));
+  // What no column shows (here the seed) is told all the same.
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].seq_q = rows[i].seq_kv = 128;
+    rows[i].causal = false;
+    rows[i].case_id = i < 4 ? "seq=128" : "seq=128 seed=2";
+  }
+  EXPECT_THAT(render_table(rows, terminal), HasSubstr("\nseed=2\n"));
 }
 
 TEST(Table, RowsThatAreNotVerifiedAreNeverTheFastest) {

@@ -1,6 +1,7 @@
 // The stopping rule, on a device whose clock the test sets.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <set>
 #include <vector>
@@ -46,9 +47,14 @@ class FakeDevice final : public Device {
     }
     return total;
   }
-  Status flush_cache(void*) override { return {}; }
+  Status flush_cache(void*) override {
+    order.push_back(kFlush);
+    return flush;
+  }
   ClockReading clocks() override { return {}; }
+  static constexpr int kFlush = -1;
   std::vector<int> order;
+  Status flush;
 };
 
 Contestant contestant(Fake& fake, double first_ms) { return {{.call = nullptr, .context = &fake}, first_ms}; }
@@ -98,6 +104,91 @@ TEST(Sampling, ShortCallsAreRepeatedWithinASample) {
   EXPECT_GE(all[0].repeats, 50);
   EXPECT_LE(all[0].repeats, 51);
   EXPECT_NEAR(all[0].ms.front(), 0.001, 1e-9);  // of one call
+}
+
+TEST(Sampling, ColdSamplesAreOneCallEachBehindAFlush) {
+  FakeDevice device;
+  Fake quick{.id = 0, .ms = [](std::int64_t) { return 0.001; }}, other{.id = 1, .ms = quick.ms};
+  SamplingRule r = rule();
+  r.cold = true;
+  const std::vector<Samples> all = measure(device, {contestant(quick, 0.5), contestant(other, 0.5)}, r, 1);
+  std::size_t calls = 0;
+  for (const Samples& samples : all) {
+    EXPECT_EQ(samples.repeats, 1);
+    EXPECT_EQ(samples.ms.size(), 10U);
+    calls += samples.ms.size() + static_cast<std::size_t>(samples.warmups);
+  }
+  EXPECT_EQ(static_cast<std::size_t>(quick.calls + other.calls), calls);
+  // From the first flush on, calls and flushes take turns.
+  const auto first = std::find(device.order.begin(), device.order.end(), FakeDevice::kFlush);
+  ASSERT_EQ(device.order.end() - first, 40);
+  for (auto at = first; at != device.order.end(); at += 2) {
+    EXPECT_EQ(*at, FakeDevice::kFlush);
+    EXPECT_NE(*(at + 1), FakeDevice::kFlush);
+  }
+}
+
+TEST(Sampling, HotSamplesHaveNoFlush) {
+  FakeDevice device;
+  Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
+  measure(device, {contestant(steady, 1)}, rule(), 1);
+  EXPECT_EQ(std::count(device.order.begin(), device.order.end(), FakeDevice::kFlush), 0);
+}
+
+TEST(Sampling, AFlushThatFailsEndsTheContestant) {
+  FakeDevice device;
+  device.flush = Status::out_of_memory("no buffer");
+  Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
+  SamplingRule r = rule();
+  r.cold = true;
+  const std::vector<Samples> all = measure(device, {contestant(steady, 1)}, r, 1);
+  EXPECT_EQ(all[0].status.message(), "no buffer");
+  EXPECT_TRUE(all[0].ms.empty());
+}
+
+// Whoever runs, writes; whoever is asked must find what he wrote himself.
+TEST(Sampling, EachIsCheckedRightBehindItsOwnCalls) {
+  FakeDevice device;
+  Generator generator(2);
+  Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
+  Fake noisy{.id = 1, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
+  Fake slow{.id = 2, .ms = [](std::int64_t) { return 900.0; }};
+  std::vector<Contestant> contestants{contestant(steady, 1), contestant(noisy, 20), contestant(slow, 900)};
+  std::vector<int> begun, checks(3, 0);
+  for (int id = 0; id < 3; ++id) {
+    Contestant& one = contestants[static_cast<std::size_t>(id)];
+    one.before = [&begun, id] {
+      begun.push_back(id);
+      return Status();
+    };
+    one.check = [&, id] {
+      EXPECT_EQ(device.order.back(), id);
+      ++checks[static_cast<std::size_t>(id)];
+      return Status();
+    };
+  }
+  const std::vector<Samples> all = measure(device, contestants, rule(), 1);
+  EXPECT_EQ(begun, (std::vector<int>{0, 1, 2}));
+  EXPECT_EQ(checks, (std::vector<int>{2, 2, 1}));  // the slow one has no warm-up
+  EXPECT_EQ(all[0].stop, "interval");
+  EXPECT_EQ(all[1].stop, "seconds");
+  // The call that is checked at the end is no sample of the settled.
+  EXPECT_EQ(static_cast<std::size_t>(steady.calls),
+            all[0].ms.size() + static_cast<std::size_t>(all[0].warmups) + 1);
+}
+
+TEST(Sampling, WhoFailsItsCheckIsOut) {
+  FakeDevice device;
+  Fake first{.id = 0, .ms = [](std::int64_t) { return 10.0; }}, second{.id = 1, .ms = first.ms};
+  std::vector<Contestant> contestants{contestant(first, 10), contestant(second, 10)};
+  int asked = 0;
+  contestants[0].check = [] { return Status::internal("changed while warming up"); };
+  contestants[1].check = [&] { return ++asked == 1 ? Status() : Status::internal("changed at the end"); };
+  const std::vector<Samples> all = measure(device, contestants, rule(), 1);
+  EXPECT_EQ(all[0].status.message(), "changed while warming up");
+  EXPECT_TRUE(all[0].ms.empty());
+  EXPECT_EQ(all[1].status.message(), "changed at the end");
+  EXPECT_EQ(all[1].ms.size(), 10U);
 }
 
 TEST(Sampling, AStallWhileWarmingUpDoesNotShortenSamples) {
