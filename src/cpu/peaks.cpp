@@ -164,6 +164,7 @@ class PeakRun {
 
   std::vector<PeakSamples> results() {
     std::vector<PeakSamples> all;
+    all.reserve(probes_.size());
     for (Probe& probe : probes_) all.push_back(std::move(probe.result));
     return all;
   }

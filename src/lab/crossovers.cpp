@@ -34,29 +34,32 @@ struct Family {
   std::map<std::int64_t, const ComparableRows*> by_length;
 };
 
+// "seq-q" of "seq-q=1" and, as axes are also called, of "seq_q=1".
+std::string name_of_word(std::string_view word) {
+  std::string name(word.substr(0, word.find('=')));
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
 // The case's words without its lengths, and what else sets rows apart.
 std::string family_key(const ComparableRows& group) {
-  std::string key;
-  for (const std::string_view word : core::split_words(group.case_id)) {
-    if (word.starts_with("seq=")) {
-      key += "prefill ";
-    } else if (!word.starts_with("seq-kv=")) {
-      key += fmt::format("{} ", word);
-    }
-  }
   const Row& row = *group.rows.front();
+  std::string key = row.seq_q == row.seq_kv ? "prefill" : fmt::format("{} queries", row.seq_q);
+  for (const std::string_view word : core::split_words(group.case_id)) {
+    const std::string name = name_of_word(word);
+    if (name != "seq" && name != "seq-q" && name != "seq-kv") key += fmt::format(" {}", word);
+  }
   return fmt::format("{}\n{}\n{}\n{}\n{}", key, row.device, row.timer, row.regime, row.cache);
 }
 
 // Words that the family's text tells in its own way, or that are the same for everybody.
 bool told(std::string_view word, bool threads_vary) {
-  static constexpr std::string_view kTold[] = {"dtype=", "kv-dtype=", "heads=",  "kv-heads=",   "head-dim=",
-                                               "seq=",   "seq-q=",    "seq-kv=", "head-dim-v=", "align="};
-  for (const std::string_view start : kTold) {
-    if (word.starts_with(start)) return true;
-  }
-  return word == "inputs=normal" || word == "batch=1" || word.starts_with("causal=") ||
-         (word.starts_with("threads=") && !threads_vary);
+  static constexpr std::string_view kTold[] = {"dtype",      "kv-dtype", "heads", "kv-heads",
+                                               "head-dim",   "seq",      "seq-q", "seq-kv",
+                                               "head-dim-v", "align",    "causal"};
+  const std::string name = name_of_word(word);
+  return std::find(std::begin(kTold), std::end(kTold), name) != std::end(kTold) || word == "inputs=normal" ||
+         word == "batch=1" || (name == "threads" && !threads_vary);
 }
 
 std::string family_text(const ComparableRows& group, bool threads_vary) {
@@ -70,7 +73,9 @@ std::string family_text(const ComparableRows& group, bool threads_vary) {
                                          : fmt::format(" of {} and {}", row.head_dim, row.head_dim_v);
   text += ", " + dtype_text(row);
   for (const std::string_view word : core::split_words(group.case_id)) {
-    if (!told(word, threads_vary)) text += fmt::format(", {}", word);
+    if (told(word, threads_vary)) continue;
+    text +=
+        fmt::format(", {} {}", name_of_word(word), word.substr(std::min(word.size(), word.find('=') + 1)));
   }
   return text;
 }

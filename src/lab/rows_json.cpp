@@ -297,13 +297,15 @@ Status take_line(std::string_view line, std::string_view where, RunFile& file) {
   const auto& type = json->at("type").get_ref<const std::string&>();
   if (type == "row") {
     Result<Row> row = row_of(*json, where);
-    if (row) file.rows.push_back(*std::move(row));
-    return row.status();
+    if (!row) return row.status();
+    file.rows.push_back(*std::move(row));
+    return {};
   }
   if (type == "peak") {
     Result<Peak> peak = peak_of(*json, where);
-    if (peak) file.run.peaks.push_back(*std::move(peak));
-    return peak.status();
+    if (!peak) return peak.status();
+    file.run.peaks.push_back(*std::move(peak));
+    return {};
   }
   if (type == "run") return wrong_type(where, "row");  // two files in one
   const std::string unknown =
