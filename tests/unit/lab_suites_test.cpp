@@ -53,7 +53,7 @@ TEST_F(ShippedSuites, EachNamesItselfAndCanBeRun) {
     const std::vector<Case> cases = cases_of(suite.name);
     EXPECT_FALSE(cases.empty());
     EXPECT_TRUE(check_contenders(cases).ok()) << check_contenders(cases).message();
-    const Result<std::string> plan = describe_cases(cases, {});
+    const Result<std::string> plan = describe_session(cases, {});
     ASSERT_TRUE(plan.ok()) << plan.status().message();
     EXPECT_THAT(*plan, HasSubstr("rows, at most"));
   }
