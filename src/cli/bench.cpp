@@ -46,6 +46,7 @@ int run_bench(const Invocation& invocation) {
   options.environment.host_name = invocation.host_name;
   options.run.measured = invocation.command == "bench";
   options.run.seconds = invocation.seconds;
+  options.run.samples = invocation.samples;
   options.run.max_seconds = invocation.max_seconds;
   if (invocation.dry_run) {
     Result<std::string> text = lab::describe_session(*cases, options);

@@ -25,6 +25,7 @@ struct Invocation {
   std::string title;
   double seconds = lab::RunOptions{}.seconds;
   double max_seconds = lab::RunOptions{}.max_seconds;
+  int samples = 0;  // 0: by interval and seconds
   bool dry_run = false;
   bool resume = false;
   bool quiet = false;

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <map>
 
 #include "core/text.h"
 #include "lab/environment.h"
@@ -32,6 +33,7 @@ Examples:
   headwise bench --heads 32 --kv-heads 8 --seq-q 1 --seq-kv 4096 --causal --align bottom_right
   headwise bench --inputs captured --out captured.jsonl --report captured.html
   headwise bench --suite default --threads 1 --dry-run
+  headwise bench --preset llama-3-70b --seq 1024 --inputs structured
   headwise bench --suite default --out run.jsonl --resume      after a kill, or again: what is missing)";
 
 constexpr const char* kVerifyFooter = R"(
@@ -62,6 +64,8 @@ Example:
   headwise report run.jsonl --out run.html
   headwise report run.jsonl --csv run.csv --markdown run.md)";
 
+constexpr const char* kForeignFlags = "Flags of other attention benchmarks, for those who know them";
+
 const char* type_name(lab::AxisType type) {
   switch (type) {
     case lab::AxisType::integer: return "N";
@@ -81,7 +85,9 @@ void add_axes(CLI::App& command, std::vector<std::pair<CLI::Option*, const lab::
     const std::string help = fmt::format(
         "{}{} [{}]", axis.help,
         axis.choices.empty() ? "" : fmt::format(": {}", fmt::join(axis.choices, ", ")), axis.standard);
-    CLI::Option* option = command.add_option(fmt::format("--{}", axis.name), help)->group("Axes");
+    const bool foreign = axis.name == "threshold" || axis.name == "topk";
+    CLI::Option* option = command.add_option(fmt::format("--{}", axis.name), help);
+    option->group(foreign ? kForeignFlags : "Axes");
     option->type_name(type_name(axis.type));
     // A boolean flag alone is true; a list of values sweeps it.
     option->expected(axis.type == lab::AxisType::boolean ? 0 : 1, 1);
@@ -89,8 +95,15 @@ void add_axes(CLI::App& command, std::vector<std::pair<CLI::Option*, const lab::
   }
 }
 
+// Two flags of one meaning, of which a command line may have one.
+struct Synonyms {
+  const CLI::Option* own;
+  const CLI::Option* foreign;
+};
+
 struct Commands {
   std::vector<std::pair<CLI::Option*, const lab::Axis*>> axis_options;
+  std::vector<Synonyms> synonyms;
   Invocation invocation;
 };
 
@@ -113,6 +126,42 @@ void add_table_options(CLI::App& command, Invocation& i) {
   command.add_option("--markdown", i.markdown, "write the rows as a table to this file")->type_name("FILE");
 }
 
+CLI::Option* add_samples(CLI::App& command, const char* names, int& samples, const char* help) {
+  return command.add_option(names, samples, help)
+      ->type_name("N")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const auto value = core::parse_number<int>(text);
+            return value && *value >= 1 && *value <= 1'000'000
+                       ? std::string()
+                       : fmt::format("expected a whole number from 1 to 1000000, got '{}'", text);
+          },
+          ""));
+}
+
+// The flags of the benchmarks whose shapes the suites source-* have, with the meaning they have there.
+void add_foreign_flags(CLI::App& command, Commands& commands, bool bench) {
+  Invocation& i = commands.invocation;
+  const auto add = [&](CLI::Option* option, const char* own) {
+    option->group(kForeignFlags);
+    commands.synonyms.push_back({command.get_option(own), option});
+  };
+  const auto add_axis = [&](const char* name, const char* axis_name, const std::string& help) {
+    const lab::Axis* axis = lab::find_axis(axis_name);
+    CLI::Option* option = command.add_option(name, help)->type_name(type_name(axis->type))->expected(1);
+    add(option, fmt::format("--{}", axis_name).c_str());
+    commands.axis_options.emplace_back(option, axis);
+  };
+  add_axis("--context", "seq-kv",
+           "--seq-kv. LLMIR always masks causally, from the top left; here --causal --align top_left say so");
+  add_axis("--dim", "head-dim", "--head-dim");
+  add_axis("--models", "preset", "--preset; of a layer, its attention: projections are not built yet");
+  add(command.add_option("--output", i.csv, "--csv")->type_name("FILE"), "--csv");
+  if (!bench) return;
+  add(add_samples(command, "--trials", i.samples, "--samples; here after a warm-up"), "--samples");
+  add(add_samples(command, "--num-runs,--num_runs", i.samples, "--samples"), "--samples");
+}
+
 void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   Invocation& i = commands.invocation;
   command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")
@@ -129,6 +178,8 @@ void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   if (bench) {
     add_seconds(command, "--seconds", i.seconds, 0,
                 "samples of a contender in a cell end after this, or at 1 % [2]");
+    add_samples(command, "--samples", i.samples,
+                "exactly so many samples of a contender in a cell, unless --max-seconds is over before");
     command.add_flag("--no-peaks", i.no_peaks,
                      "do not measure the machine's peaks (1.5 s), which the report's roofline is drawn from");
   }
@@ -138,6 +189,7 @@ void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   command.add_flag("--host-name", i.host_name,
                    "record the machine's name (left out otherwise: results are shared)");
   add_axes(command, commands.axis_options);
+  add_foreign_flags(command, commands, bench);
 }
 
 void add_commands(CLI::App& app, Commands& commands) {
@@ -201,6 +253,21 @@ std::string unknown(const CLI::App& command, const std::vector<std::string>& res
                      is_main ? "" : command.get_name() + " ");
 }
 
+// --samples, --trials and --num-runs mean one thing, each of the latter two being a synonym of the first.
+std::string said_twice(const std::vector<Synonyms>& all) {
+  std::map<const CLI::Option*, const CLI::Option*> said;  // own -> whichever was said
+  for (const auto& [own, foreign] : all) {
+    if (own->count() > 0) said[own] = own;
+  }
+  for (const auto& [own, foreign] : all) {
+    if (foreign->count() == 0) continue;
+    const auto [found, is_first] = said.emplace(own, foreign);
+    if (!is_first)
+      return fmt::format("{} and {} say the same; give one", found->second->get_name(), foreign->get_name());
+  }
+  return "";
+}
+
 // As typed: what a shell needs quoted is quoted.
 std::string command_line(int count, const char* const* arguments) {
   std::string line = "headwise";
@@ -231,8 +298,8 @@ Parsed parse_command_line(int count, const char* const* arguments) {
   } catch (const CLI::ParseError& error) {
     for (const auto& [option, axis] : commands.axis_options) {
       if (option->count() > 1)
-        return mistake(fmt::format("--{}: given {} times; give a list: --{} A,B", axis->name, option->count(),
-                                   axis->name));
+        return mistake(fmt::format("{}: given {} times; give a list: {} A,B", option->get_name(),
+                                   option->count(), option->get_name()));
     }
     return mistake(error.what());
   }
@@ -240,6 +307,7 @@ Parsed parse_command_line(int count, const char* const* arguments) {
   if (app.get_subcommands().empty()) return {.exit = lab::exit_code::kUsage, .text = app.help()};
   const CLI::App* command = app.get_subcommands().front();
   if (const auto rest = command->remaining(); !rest.empty()) return mistake(unknown(*command, rest, false));
+  if (const std::string twice = said_twice(commands.synonyms); !twice.empty()) return mistake(twice);
   commands.invocation.command = command->get_name();
   commands.invocation.command_line = command_line(count, arguments);
   for (const auto& [option, axis] : commands.axis_options) {

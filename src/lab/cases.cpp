@@ -65,7 +65,7 @@ Result<std::vector<Product>> with_presets(const Words& line, const std::vector<W
     Product product{line, flags};
     for (std::vector<Word>* words : {&product.line.words, &product.flags})
       std::erase_if(*words, [](const Word& word) { return word.first == "preset"; });
-    product.line.words.emplace_back("preset", name);
+    product.line.words.emplace_back("preset", (*preset)->name);
     if (flag != nullptr) {
       add_missing((*preset)->words, {}, product.flags);
     } else {

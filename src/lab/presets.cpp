@@ -116,11 +116,13 @@ const Result<std::vector<Preset>>& presets() {
 }
 
 Result<const Preset*> find_preset(std::string_view name) {
+  std::string with_dashes(name);
+  std::replace(with_dashes.begin(), with_dashes.end(), '_', '-');
   const Result<std::vector<Preset>>& all = presets();
   if (!all) return all.status();
   std::vector<std::string_view> names;
   for (const Preset& preset : *all) {
-    if (preset.name == name) return &preset;
+    if (preset.name == with_dashes) return &preset;
     names.push_back(preset.name);
   }
   return Status::invalid_argument(fmt::format("no preset '{}'{} (headwise list presets shows all)", name,

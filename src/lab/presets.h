@@ -28,7 +28,7 @@ struct Preset {
 Result<std::vector<Preset>> parse_presets(std::string_view json, std::string_view where);
 // Those of the data directory, in the file's order; read once.
 const Result<std::vector<Preset>>& presets();
-// Did-you-mean where there is none of that name.
+// Takes "deepseek_v3" for "deepseek-v3". Did-you-mean where there is none of that name.
 Result<const Preset*> find_preset(std::string_view name);
 
 }  // namespace headwise::lab

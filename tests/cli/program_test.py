@@ -658,6 +658,60 @@ class Tables(Temporary):
         self.assertEqual(read(rows)[1][0]["status"], "ok")
 
 
+class ForeignFlags(Temporary):
+    """Other benchmarks' command lines mean here what they mean there."""
+
+    def rows(self, *arguments):
+        out = self.path("rows.jsonl")
+        result = run("bench", *arguments, "--no-peaks", "--quiet", "--out", out)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return read(out)[1]
+
+    def test_lengths_heads_and_trials(self):
+        rows = self.rows("--batch", "2", "--seq", "16", "--context", "24", "--heads", "2", "--dim", "8", "--trials", "5",
+                         "--causal", "--align", "top_left", "--kernels", "naive", "--baseline", "none")
+        self.assertEqual(len(rows), 1)
+        row = rows[0]
+        self.assertEqual((row["seq_q"], row["seq_kv"], row["head_dim"], row["align"]), (16, 24, 8, "top_left"))
+        self.assertEqual((row["samples"], len(row["samples_ms"]), row["stop"]), (5, 5, "samples"))
+
+    def test_models_runs_and_output(self):
+        csv_file = self.path("rows.csv")
+        rows = self.rows("--models", "deepseek_v3,gpt-2", "--num_runs", "3", "--dtype", "bfloat16", "--seq", "8", "--kernels",
+                         "naive", "--baseline", "none", "--output", csv_file)
+        self.assertEqual([(r["preset"], r["heads"], r["head_dim"], r["head_dim_v"], r["samples"], r["dtype"]) for r in rows],
+                         [("deepseek-v3", 128, 192, 128, 3, "bf16"), ("gpt-2", 12, 64, 64, 3, "bf16")])
+        with open(csv_file, encoding="utf-8", newline="") as stream:
+            table = list(csv.DictReader(stream))
+        self.assertEqual([line["preset"] for line in table], ["deepseek-v3", "gpt-2"])
+
+    def test_pruning_is_answered_by_rows(self):
+        rows = self.rows("--seq", "16", "--heads", "1", "--threshold", "0.01", "--topk", "4,8", "--kernels", "naive")
+        self.assertGreaterEqual(len(rows), 2)
+        for row in rows:
+            self.assertEqual(row["status"], "unsupported")
+            self.assertIn("not built yet", row["reason"])
+            self.assertIn("threshold=0.01", row["case"])
+
+    def test_one_meaning_is_given_once(self):
+        for arguments, says in [
+            (["--context", "4", "--seq-kv", "4"], "--seq-kv and --context say the same; give one"),
+            (["--trials", "3", "--num-runs", "3"], "--trials and --num-runs say the same"),
+            (["--output", "a", "--csv", "b"], "--csv and --output say the same"),
+            (["--trails", "3"], "did you mean '--trials'?"),
+            (["--trials", "0"], "from 1 to 1000000"),
+            (["--models", "lama-70b"], "did you mean 'llama-70b'?"),
+        ]:
+            result = run("bench", *QUICK, *arguments)
+            self.assertEqual(result.returncode, 3, result.stdout)
+            self.assertIn(says, result.stderr)
+
+    def test_presets_are_listed(self):
+        result = run("list", "presets")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"llama-3-70b +LLaMA 3 70B\n +heads=64 kv-heads=8 head-dim=128 causal=1")
+
+
 class OnATerminal(unittest.TestCase):
     ARGUMENTS = ["bench", *QUICK, "--causal", "0,1", "--kernels", "naive", "--baseline", "none"]
 

@@ -133,6 +133,7 @@ TEST_F(Presets, OneCaseMayHaveTwoNames) {
   const Case one = only_case("preset=llama-3-70b,llama-70b seq=16 dtype=f32");
   EXPECT_EQ(one.preset, "llama-3-70b,llama-70b");
   EXPECT_EQ(only_case("preset=llama-70b,llama-70b seq=16").preset, "llama-70b");
+  EXPECT_EQ(only_case("preset=deepseek_v3 seq=16").preset, "deepseek-v3");
 }
 
 TEST_F(Presets, AnUnknownOneIsNamedWithItsNearest) {

@@ -97,6 +97,24 @@ TEST(Sampling, NoisyContenderStopsBySeconds) {
   EXPECT_LT(total, 2030);
 }
 
+TEST(Sampling, AsManySamplesAsAskedFor) {
+  for (const int samples : {1, 3, 25}) {
+    FakeDevice device;
+    Generator generator(1);
+    Fake steady{.id = 0, .ms = [](std::int64_t) { return 10.0; }};
+    Fake slow{.id = 1, .ms = [&](std::int64_t) { return 900.0 + static_cast<double>(generator.below(900)); }};
+    SamplingRule exact = rule();
+    exact.exactly = samples;
+    const std::vector<Samples> all =
+        measure(device, {contestant(steady, 10), contestant(slow, 900)}, exact, 1);
+    for (const Samples& one : all) {
+      EXPECT_EQ(one.ms.size(), static_cast<std::size_t>(samples));
+      EXPECT_EQ(one.stop, "samples");
+      EXPECT_TRUE(one.enough);
+    }
+  }
+}
+
 TEST(Sampling, ShortCallsAreRepeatedWithinASample) {
   FakeDevice device;
   Fake quick{.id = 0, .ms = [](std::int64_t) { return 0.001; }};
