@@ -6,7 +6,8 @@
 #     build    compiler, CMake, Ninja, the program's libraries
 #     test     GoogleTest, RapidCheck, Python
 #     check    clang 19 with sanitizers, clang-tidy, clang-format; Chromium for the report's test
-#     charts   the chart renderer, into build/: reports without it have tables and no charts
+#     charts   the chart renderer, into build/: reports without it have tables and no charts, and charts
+#              cannot be written as files
 #
 #   --list     only print the packages of the groups
 #
@@ -26,6 +27,7 @@ packages_test=(libgtest-dev libgmock-dev librapidcheck-dev python3)
 packages_check=(clang-19 clang-tidy-19 clang-format-19 libomp-19-dev libclang-rt-19-dev llvm-19 chromium)
 packages_charts=(python3 python3-venv ca-certificates)
 renderer_requirement='vl-convert-python>=1.9,<2'
+script_requirement='quickjs>=1.19,<2'  # runs the page's data preparation for charts as files
 
 # The same as commands and headers, for systems whose packages have other names.
 commands_build=(g++ cmake ninja make python3)
@@ -162,19 +164,27 @@ install_packages() {
 # --- the chart renderer -------------------------------------------------------------------------
 install_charts() {
   local venv=$root/build/renderer-venv folder=$root/build/renderer stamp=$state/charts.stamp
-  local bundle=$folder/vega-bundle.js
-  if [[ -s $bundle && -f $stamp && $(<"$stamp") == "$renderer_requirement" ]]; then return 0; fi
+  local bundle=$folder/vega-bundle.js wanted_stamp="$renderer_requirement $script_requirement"
+  if [[ -s $bundle && -f $stamp && $(<"$stamp") == "$wanted_stamp" ]]; then return 0; fi
   # Debian's python3 before any other: another one may lack venv or ssl.
   local python=python3 log=$state/pip.log
+  local -a pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-input --retries 1
+    --timeout 15 --only-binary :all:)
   if [[ -x /usr/bin/python3 ]]; then python=/usr/bin/python3; fi
   mkdir -p "$state" "$folder"
   say "fetching the chart renderer ($renderer_requirement, about 40 MB) into build/renderer-venv"
-  rm -rf "$venv"  # one left half made is of no use
+  rm -rf "$venv" "$folder/python"  # what is left half made is of no use
   if "$python" -m venv "$venv" >"$log" 2>&1 &&
-     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --retries 1 --timeout 15 \
-       --only-binary :all: "$renderer_requirement" >>"$log" 2>&1 </dev/null &&
+     "${pip[@]}" "$renderer_requirement" >>"$log" 2>&1 </dev/null &&
      "$venv/bin/python" "$root/tools/write_renderer.py" "$bundle" >>"$log" 2>&1; then
-    printf '%s' "$renderer_requirement" >"$stamp"
+    if "${pip[@]}" "$script_requirement" >>"$log" 2>&1 </dev/null; then
+      # A link would not do: Python finds its environment beside the name it is called by.
+      printf '#!/bin/sh\nexec %q "$@"\n' "$venv/bin/python" >"$folder/python"
+      chmod +x "$folder/python"
+    else
+      say "no $script_requirement (see build/setup/pip.log): reports have charts, but charts cannot be written as files; to try again: rm build/setup/charts.stamp && tools/setup.sh charts"
+    fi
+    printf '%s' "$wanted_stamp" >"$stamp"
     say "chart renderer ready"
   else
     rm -rf "$venv"

@@ -23,6 +23,7 @@ struct Invocation {
   std::string csv;
   std::string markdown;
   std::string title;
+  std::string svg, png, view;  // report
   double seconds = lab::RunOptions{}.seconds;
   double max_seconds = lab::RunOptions{}.max_seconds;
   int samples = 0;  // 0: by interval and seconds

@@ -57,12 +57,14 @@ Examples:
   headwise list axes fields)";
 
 constexpr const char* kReportFooter = R"(
-Draws one self-contained HTML file from a result file, or writes its rows as CSV or Markdown; nothing is
-measured. With --csv or --markdown the page is drawn where --out names it.
+Draws one self-contained HTML file from a result file, its charts as files, or its rows as CSV or Markdown;
+nothing is measured. Where anything but the page is asked for, the page is drawn where --out names it.
 
-Example:
+Examples:
   headwise report run.jsonl --out run.html
-  headwise report run.jsonl --csv run.csv --markdown run.md)";
+  headwise report run.jsonl --csv run.csv --markdown run.md
+  headwise report run.jsonl --svg charts --png charts
+  headwise report run.jsonl --svg charts --view 'mask=causal&at.phase=prefill')";
 
 constexpr const char* kForeignFlags = "Flags of other attention benchmarks, for those who know them";
 
@@ -222,9 +224,17 @@ void add_commands(CLI::App& app, Commands& commands) {
   CLI::App* report = app.add_subcommand("report", "draw the report of a result file");
   report->footer(kReportFooter);
   report->add_option("file", i.positionals, "result file (JSON lines)")->required()->expected(1);
-  report->add_option("--out", i.out, "HTML file to write [the result file's name with .html]")
+  report
+      ->add_option("--out,--html", i.out,
+                   "the page [the result file's name with .html, if nothing else is asked for]")
       ->type_name("FILE");
   add_table_options(*report, i);
+  report->add_option("--svg", i.svg, "every chart as an SVG file into this folder")->type_name("DIR");
+  report->add_option("--png", i.png, "every chart as a PNG file into this folder")->type_name("DIR");
+  report
+      ->add_option("--view", i.view,
+                   "chart files of this view alone: what stands after # in the page's address")
+      ->type_name("VIEW");
   report->add_option("--title", i.title, "title of the report")->type_name("TEXT");
 }
 

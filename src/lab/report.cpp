@@ -50,10 +50,13 @@ std::string script_element(std::string_view script) {
   return out + "\n}).call(window);</script>";
 }
 
+// The page's scripts in the order in which they name each other.
 std::string page_script() {
-  std::string out = "(function () {\n\"use strict\";\n";
-  for (const std::string_view name :
-       {"format.js", "data.js", "charts.js", "table.js", "insights.js", "page.js"}) {
+  std::string out =
+      "(function () {\n\"use strict\";\n"
+      "const page = JSON.parse(document.getElementById(\"data\").textContent);\n";
+  for (const std::string_view name : {"format.js", "data.js", "view.js", "drawing.js", "charts.js",
+                                      "table.js", "filters.js", "insights.js", "page.js"}) {
     out += report_asset(name);
   }
   return out + "})();";

@@ -14,12 +14,16 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "lab/report.h"
 
 namespace headwise::lab {
 
 inline constexpr std::size_t kQuantiles = 100;
+
+// A JSON string that may stand inside a <script> element; bytes that are no UTF-8 become U+FFFD.
+std::string json_string(std::string_view text);
 
 std::string report_data(const ReportInputs& inputs);
 

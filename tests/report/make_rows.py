@@ -118,6 +118,43 @@ def sweep():
     return with_speedups(rows)
 
 
+def peaks():
+    """Peaks of the imaginary processor at one and two threads."""
+    made = []
+    for threads in (1, 2):
+        for what, name, isa, dtype, value, unit, size in (
+                ("flops", "scalar f32", "scalar", "f32", 0.006, "TFLOP/s", 0),
+                ("flops", "avx512 f32", "avx512", "f32", 0.11, "TFLOP/s", 0),
+                ("bytes", "L1", "avx512", "", 400.0, "GB/s", 24576), ("bytes", "L2", "avx512", "", 190.0, "GB/s", 524288),
+                ("bytes", "memory", "avx512", "", 14.0, "GB/s", 134217728)):
+            made.append({"schema": SCHEMA, "type": "peak", "device": "cpu", "what": what, "name": name, "isa": isa,
+                         "dtype": dtype, "unit": unit, "threads": threads, "set_bytes": size, "samples": 9,
+                         "value": value * threads, "low": value * threads * 0.99, "high": value * threads * 1.01})
+    return made
+
+
+def wide():
+    """Two devices, two dtypes, two masks, three batches, many samples, and peaks of one of the devices."""
+    rows = []
+    for batch in (1, 2, 4):
+        for causal in (False, True):
+            for seq in (256, 1024):
+                for dtype in ("f32", "bf16"):
+                    for contender in ("cpu/avx512/flash/", "cpu/avx512/unfused/"):
+                        made = row(case(seq, causal, batch=batch), contender + dtype, dtype=dtype, kv_dtype=dtype,
+                                   baseline=f"cpu/avx512/unfused/{dtype}", isa="avx512", algorithm=contender.split("/")[2])
+                        made["case"] += f" dtype={dtype}"
+                        random.seed(made["case"] + contender)
+                        samples = [made["ms_median"] * random.lognormvariate(0, 0.03) for _ in range(500)]
+                        made.update(samples_ms=samples + [made["ms_median"] * 3], samples=501)
+                        rows.append(made)
+    for seq in (256, 1024):
+        made = row(case(seq), "made/up/flash/f32", device="imaginary:0", isa="none", kind="kernel", baseline="")
+        made["case"] += " device=imaginary:0"
+        rows.append(made)
+    return with_speedups(rows)
+
+
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"><!-- \u2028 {{data}}'
 
 
@@ -129,6 +166,7 @@ def hostile():
 
 KINDS = {
     "sweep": (run_line(), sweep),
+    "wide": (run_line(), wide),
     "empty": (run_line(), list),
     "one": (run_line(), lambda: [row(case(256), "cpu/avx512/flash/f32")]),
     "failed": (run_line(), lambda: [failed(case(256), name, "unsupported", "not on this processor") for name in KERNELS]),
@@ -138,7 +176,7 @@ KINDS = {
 
 def lines(kind):
     first, make = KINDS[kind]
-    return "".join(json.dumps(line) + "\n" for line in [first, *make()])
+    return "".join(json.dumps(line) + "\n" for line in [first, *(peaks() if kind == "wide" else []), *make()])
 
 
 if __name__ == "__main__":

@@ -1,113 +1,17 @@
-"""The report of the program: what stands in the file, and what a browser makes of it.
+"""The report as a file: what stands in the page, and charts as files of their own."""
 
-Runs `headwise report` on made-up runs (make_rows.py). The browser checks need Chromium and are skipped, and counted
-as skipped, without it; those that need charts are skipped where the chart renderer was not installed.
-"""
-
-import html.parser
 import json
 import math
 import os
-import re
-import shutil
-import subprocess
+import struct
 import sys
-import tempfile
 import unittest
+import xml.etree.ElementTree
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import make_rows
-
-PROGRAM = os.environ.get("HEADWISE_PROGRAM", "headwise")
-SOURCE = Path(os.environ.get("HEADWISE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
-SHARE = Path(PROGRAM).resolve().parent.parent / "share" / "headwise"
-RENDERER = SHARE / "renderer" / "vega-bundle.js"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-LIMIT = 3_000_000
-
-
-class Elements(html.parser.HTMLParser):
-    """All start tags with their attributes, and the text of each script."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.scripts, self.title, self.open = [], [], "", None
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.open = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag):
-        self.open = None
-
-    def handle_data(self, data):
-        if self.open == "script":
-            self.scripts[-1] += data
-        if self.open == "title":
-            self.title += data
-
-    def find(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    def classes(self, name):
-        return sum(name in attributes.get("class", "").split() for _, attributes in self.tags)
-
-
-def specifications():
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((SOURCE / "data/charts").glob("*.json"))]
-
-
-def drawable(rows):
-    """Charts for which at least one of the rows has what the chart needs."""
-    ok = [row for row in rows if row["status"] == "ok"]
-    return sum(any(all((row[name] or 0) > 0 for name in spec["usermeta"]["headwise"].get("needs", [])) for row in ok)
-               for spec in specifications())
-
-
-def unpack(page):
-    """The embedded rows as dicts."""
-    data = json.loads(Elements(page).scripts[0])
-    rows = [{} for _ in range(data["count"])]
-    for column in data["columns"]:
-        values = column["values"]
-        if isinstance(values, dict):
-            values = [values["words"][i] for i in values["index"]]
-        for row, value in zip(rows, values, strict=True):
-            row[column["name"]] = value
-    return data, rows
-
-
-class ReportCase(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="headwise_report_")
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
-    def report(self, kind, share=None):
-        run = self.folder / f"{kind}.jsonl"
-        run.write_text(make_rows.lines(kind), encoding="utf-8")
-        page = self.folder / f"{kind}.html"
-        environment = dict(os.environ, **({"HEADWISE_DATA": str(share)} if share else {}))
-        done = subprocess.run([PROGRAM, "report", str(run), "--out", str(page)], capture_output=True, text=True,
-                              env=environment, check=False)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        return page
-
-    def share(self, renderer=True, **charts):
-        """A data folder of its own, with further or no charts and with or without the renderer."""
-        share = self.folder / "share"
-        shutil.copytree(SOURCE / "data/charts", share / "charts")
-        for name, text in charts.items():
-            (share / "charts" / f"{name}.json").write_text(text, encoding="utf-8")
-        if renderer:
-            (share / "renderer").mkdir()
-            (share / "renderer" / RENDERER.name).symlink_to(RENDERER.resolve())
-        return share
+from report_case import CONVERTER, LIMIT, PROGRAM, RENDERER, SOURCE, Elements, ReportCase, specifications, unpack
 
 
 class TextTest(ReportCase):
@@ -132,6 +36,7 @@ class TextTest(ReportCase):
             with self.subTest(kind):
                 data, rows = unpack(self.report(kind).read_text(encoding="utf-8"))
                 run, *written = [json.loads(line) for line in make_rows.lines(kind).splitlines()]
+                written = [line for line in written if line["type"] == "row"]
                 self.assertEqual(dict(data["run"]["environment"]), run["environment"])
                 self.assertEqual(data["run"]["command"], run["command"])
                 self.assertEqual(len(rows), len(written))
@@ -142,7 +47,25 @@ class TextTest(ReportCase):
                         else:
                             self.assertEqual(row[name], expected[name], name)
                     self.assertNotIn("samples_ms", row)
+                self.check_quantiles(data["quantiles"], written)
+                for row in rows:
                     self.assertLessEqual({"contender", "status", "reason", "error_max", "reproduce", "ranked"}, row.keys())
+
+    def check_quantiles(self, quantiles, written):
+        """Samples that were measured, in order, with both ends and no more than 100; all where they are few."""
+        self.assertEqual(len(quantiles), len(written))
+        for points, row in zip(quantiles, written, strict=True):
+            samples = sorted(float(f"{sample:.5g}") for sample in row["samples_ms"])
+            self.assertEqual(len(points), min(len(samples), 100))
+            self.assertEqual(points, sorted(points))
+            self.assertLessEqual(set(points), set(samples))
+            if samples:
+                self.assertEqual((points[0], points[-1]), (samples[0], samples[-1]))
+
+    def test_peaks_are_in_the_page_as_they_are_in_the_file(self):
+        data, _ = unpack(self.report("wide").read_text(encoding="utf-8"))
+        self.assertEqual(data["peaks"], [{name: peak[name] for name in data["peaks"][0]} for peak in make_rows.peaks()])
+        self.assertEqual(unpack(self.report("sweep").read_text(encoding="utf-8"))[0]["peaks"], [])
 
     def test_hostile_text_is_the_title_and_nothing_more(self):
         elements = Elements(self.report("hostile").read_text(encoding="utf-8"))
@@ -160,137 +83,105 @@ class TextTest(ReportCase):
             self.assertGreater(len(about["title"]), 3)
             self.assertGreater(len(about["description"]), 40)
             self.assertEqual(spec["data"], {"name": "rows"})
+            self.assertIn("value", about)
             orders.append(about["order"])
         self.assertEqual(len(orders), len(set(orders)))
         self.assertGreaterEqual(len(orders), 5)
 
 
-@unittest.skipUnless(CHROMIUM, "no Chromium on this machine")
-class BrowserTest(ReportCase):
-    def open(self, page, *arguments):
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio",
-                   f"--user-data-dir={self.folder / 'profile'}", "--window-size=1280,900",
-                   "--virtual-time-budget=30000", *arguments, "--dump-dom", page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
-        elements = Elements(done.stdout)
-        (body,) = elements.find("body")
-        self.assertEqual(body.get("data-ready"), "1", "the page's script did not come to its end")
-        return elements, body, done.stdout
-
-    def test_every_kind_of_run_opens_without_an_error(self):
-        for kind, (_, make) in make_rows.KINDS.items():
-            with self.subTest(kind):
-                rows = make()
-                elements, body, _ = self.open(self.report(kind))
-                self.assertEqual(body["data-errors"], "")
-                self.assertNotIn("owned", elements.title[:5])
-                self.assertEqual(elements.classes("contender"), len(rows))
-                expected = drawable(rows) if RENDERER.exists() else 0
-                if kind == "hostile":  # its only ranked contender is its own baseline, which has no speedup
-                    self.assertGreaterEqual(expected, int(body["data-charts"]))
-                else:
-                    self.assertEqual(int(body["data-charts"]), expected)
-                self.assertEqual(elements.classes("marks"), int(body["data-charts"]))
-
-    def test_without_the_renderer_the_page_says_how_to_get_charts(self):
-        _, body, text = self.open(self.report("sweep", self.share(renderer=False)))
-        self.assertEqual((body["data-charts"], body["data-errors"]), ("0", ""))
-        self.assertIn("make setup", re.search(r'id="charts-note"[^>]*>([^<]*)', text)[1])
-
-    @unittest.skipUnless(RENDERER.exists(), "no chart renderer in this build")
-    def test_a_chart_is_added_by_dropping_in_a_file(self):
-        spec = {"usermeta": {"headwise": {"title": "Rows <b>by</b> contender"}}, "data": {"name": "rows"},
-                "mark": "bar", "encoding": {"x": {"aggregate": "count"}, "y": {"field": "series"}}}
-        elements, body, _ = self.open(self.report("sweep", self.share(mine=json.dumps(spec))))
-        self.assertEqual((int(body["data-charts"]), body["data-errors"]), (len(specifications()) + 1, ""))
-        self.assertIn("Rows <b>by</b> contender", [a.get("aria-label") for a in elements.find("figure")])
-
-    @unittest.skipUnless(RENDERER.exists(), "no chart renderer in this build")
-    def test_a_broken_chart_is_named_and_the_others_are_drawn(self):
-        _, body, text = self.open(self.report("sweep", self.share(broken='{"mark": "line",', odd='{"mark": "no such mark"}')))
-        self.assertEqual(int(body["data-charts"]), len(specifications()))
-        self.assertIn("broken.json", body["data-errors"])
-        self.assertIn("broken.json is not valid JSON", text)
-        self.assertIn("odd.json", body["data-errors"])
-
-    @unittest.skipUnless(RENDERER.exists(), "no chart renderer in this build")
-    def test_controls_legend_table_and_details_do_what_they_say(self):
-        page = self.report("sweep")
-        before, _, after = page.read_text(encoding="utf-8").rpartition("</body>")
-        text = f"{before}<script>{STEPS}</script></body>{after}"
-        acting = self.folder / "acting.html"
-        acting.write_text(text, encoding="utf-8")
-        _, body, _ = self.open(acting)
-        self.assertEqual(body["data-errors"], "")
-        seen = json.loads(body["data-seen"])
-        rows = make_rows.sweep()
-        self.assertEqual(seen["points"], 17)  # 3 contenders at 6 lengths, of which one timed out at 4096
-        self.assertEqual(seen["points_decode"], 9)  # another family: 3 contenders at 3 lengths, and no line between
-        self.assertEqual(seen["points_hidden"], 6)
-        self.assertEqual(seen["pressed"], "false")
-        self.assertEqual(seen["sort"], ["ascending", "descending", "none"])
-        times = [row["ms_median"] for row in rows if row["ms_median"] is not None]
-        self.assertIn(min(times), [row["ms_median"] for row in rows if row["contender"] == seen["first_up"]])
-        self.assertIn(max(times), [row["ms_median"] for row in rows if row["contender"] == seen["first_down"]])
-        self.assertEqual(seen["timeouts"], sum(row["status"] == "timeout" for row in rows))
-        self.assertEqual(seen["fastest"], len({row["case"] for row in rows if row["status"] == "ok"}))
-        self.assertEqual(seen["searched"], sum("captured:2" in row["inputs"] and "flash" in row["contender"] for row in rows))
-        self.assertEqual(seen["expanded"], "true")
-        self.assertIn(seen["command"], [row["reproduce"] for row in rows])
-        self.assertEqual(seen["closed"], 0)
+SVG = "{http://www.w3.org/2000/svg}"
 
 
-# Acts as a visitor would and leaves what it saw on <body>.
-STEPS = """
-(async () => {
-  const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-  while (!document.body.dataset.ready) await wait(20);
-  const seen = {};
-  const points = () => document.querySelectorAll("figure[aria-label=Latency] .mark-symbol.role-mark path").length;
-  const all = (selector) => [...document.querySelectorAll(selector)];
-  seen.points = points();
-  all("input[name=phase]").find((input) => input.parentNode.textContent === "decode").click();
-  await wait(1500);
-  seen.points_decode = points();
-  all("#legend button")[0].click();
-  await wait(1500);
-  seen.points_hidden = points();
-  seen.pressed = all("#legend button")[0].getAttribute("aria-pressed");
-  const head = all("#table th").find((th) => th.textContent.startsWith("Median"));
-  const first = () => document.querySelector("#table tbody td.contender").textContent.replace("\\u25b8", "");
-  seen.sort = [];
-  head.querySelector("button").click();
-  seen.sort.push(head.getAttribute("aria-sort"));
-  seen.first_up = first();
-  head.querySelector("button").click();
-  seen.sort.push(head.getAttribute("aria-sort"));
-  seen.first_down = first();
-  head.querySelector("button").click();
-  seen.sort.push(head.getAttribute("aria-sort"));
-  const form = document.getElementById("filters");
-  const count = () => all("#table tbody td.contender").length;
-  const set = (name, value, event) => {
-    form.elements[name].value = value;
-    form.elements[name].dispatchEvent(new Event(event));
-    return count();
-  };
-  seen.timeouts = set("status", "timeout", "change");
-  set("status", "", "change");
-  form.elements.fastest.click();
-  seen.fastest = count();
-  form.elements.fastest.click();
-  seen.searched = set("search", "flash captured:2", "input");
-  set("search", "", "input");
-  const opener = document.querySelector("td.contender button");
-  opener.click();
-  seen.expanded = opener.getAttribute("aria-expanded");
-  seen.command = document.querySelector("tr.detail code").textContent;
-  opener.click();
-  seen.closed = all("tr.detail").length;
-  document.body.dataset.seen = JSON.stringify(seen);
-})();
-"""
+class FilesTest(ReportCase):
+    def test_without_the_converter_nothing_is_written_and_the_message_says_what_to_install(self):
+        folder = self.folder / "charts"
+        done = self.run_report("one", "--svg", folder, "--png", folder, share=self.share(renderer=False))
+        self.assertEqual((done.returncode, done.stdout), (4, ""))
+        self.assertIn("tools/setup.sh charts", done.stderr)
+        self.assertFalse(folder.exists())
+
+    def test_a_view_without_chart_files_is_a_mistake(self):
+        done = self.run_report("one", "--view", "mask=causal")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("--svg", done.stderr)
+
+    @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
+    def test_every_chart_of_a_view_is_drawn_as_svg_and_png(self):
+        folder = self.folder / "charts"
+        done = self.run_report("wide", "--svg", folder, "--png", folder, "--view", "at.batch=1&at.dtype_label=f32&at.mask=causal")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        stems = {name.replace("_", "-") for name in self.stems()}
+        self.assertEqual({path.name for path in folder.iterdir()}, {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")})
+        self.assertEqual(sorted(done.stdout.split()), sorted(str(path) for path in folder.iterdir()))
+        for stem in stems:
+            text = (folder / f"{stem}.svg").read_text(encoding="utf-8")
+            root = xml.etree.ElementTree.fromstring(text)
+            self.assertEqual(root.tag, f"{SVG}svg")
+            words = {(element.text or "").strip() for element in root.iter(f"{SVG}text")}
+            self.assertIn("cpu/avx512/flash", words, stem)
+            self.assertEqual("cpu/avx512/unfused" in words, stem != "speedup-overview", stem)  # it is the baseline
+            self.assertGreater(len(list(root.iter(f"{SVG}path"))), 5, stem)
+            self.assertNotIn("var(--", text, "a colour of the page that was not resolved")
+            self.assertNotIn("NaN", text)
+            head = (folder / f"{stem}.png").read_bytes()[:24]
+            self.assertEqual(head[:8], b"\x89PNG\r\n\x1a\n")
+            width, height = struct.unpack(">II", head[16:])
+            # Twice the drawing's size, which the SVG tells.
+            self.assertAlmostEqual(width, 2 * float(root.get("width")), delta=2)
+            self.assertAlmostEqual(height, 2 * float(root.get("height")), delta=2)
+            self.assertGreater(min(width, height), 300)
+        roofs = (folder / "roofline.svg").read_text(encoding="utf-8")
+        self.assertIn("memory 28.0 GB/s", roofs)  # both threads' peak, as the rows have it
+        self.assertNotIn("scalar f32", roofs)     # no row's instruction set
+
+    @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
+    def test_each_family_has_its_files_and_a_roofline_without_peaks_says_so(self):
+        folder = self.folder / "charts"
+        done = self.run_report("sweep", "--svg", folder)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        names = {path.name for path in folder.iterdir()}
+        self.assertIn("speedup-overview.svg", names)
+        self.assertIn("latency-full-8-heads-d64-normal.svg", names)
+        self.assertEqual(len([name for name in names if name.startswith("latency")]), 8)
+        self.assertFalse([name for name in names if name.startswith("batch")])  # one batch everywhere
+        root = xml.etree.ElementTree.parse(folder / "roofline-full-8-heads-d64-normal.svg").getroot()
+        self.assertIn("No roofs are drawn", "".join(root.itertext()))
+        self.assertNotIn("GB/s", "".join(root.itertext()))
+
+    @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
+    def test_hostile_text_stays_text_and_names_no_file(self):
+        folder = self.folder / "charts"
+        done = self.run_report("hostile", "--svg", folder)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for path in folder.iterdir():
+            self.assertRegex(path.name, r"^[a-z0-9.-]+\.svg$")
+            root = xml.etree.ElementTree.parse(path).getroot()
+            self.assertEqual([element.tag for element in root.iter() if element.tag in (f"{SVG}script", f"{SVG}image", "script", "img")], [])
+
+    @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
+    def test_what_cannot_be_drawn_is_named_and_the_rest_is_drawn(self):
+        folder = self.folder / "charts"
+        done = self.run_report("one", "--svg", folder, share=self.share(broken='{"mark": "line",', odd='{"mark": "no such mark"}'))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("broken.json", done.stderr)
+        self.assertIn("odd:", done.stderr)
+        self.assertTrue((folder / "latency.svg").exists())
+        self.assertTrue(all(path.stat().st_size > 0 for path in folder.iterdir()))
+        nothing = self.run_report("empty", "--svg", self.folder / "none")
+        self.assertEqual(nothing.returncode, 1)
+        self.assertIn("no row of this run can be drawn", nothing.stderr)
+        self.assertFalse((self.folder / "none").exists())
+
+    @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
+    def test_a_folder_that_cannot_be_made_is_named(self):
+        file = self.folder / "file"
+        file.write_text("in the way")
+        done = self.run_report("one", "--png", file)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(str(file), done.stderr)
+
+    def stems(self):
+        return [path.stem for path in (SOURCE / "data/charts").glob("*.json")]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 // The rows as the page uses them: unpacked, with the helper fields that charts, controls and table share.
-// Everything derived from a row is derived here and nowhere else.
-
-const page = JSON.parse(document.getElementById("data").textContent);
+// Everything derived from a row is derived here and nowhere else. `page` is the report's data (report_data.h); page
+// and chart files run this same script.
 
 // A column is {name, type, unit, title, help, values} where values is one entry a row, or, where entries
 // repeat, {words, index}: words[index[i]] is row i's.
@@ -86,7 +85,8 @@ function group_by(rows, key_of) {
 function name_series(rows) {
   const short_name = (row) => {
     const parts = row.contender.split("/");
-    return row.kind === "kernel" && parts.length === 4 ? parts.slice(0, 3).join("/") : row.contender;
+    const name = row.kind === "kernel" && parts.length === 4 ? parts.slice(0, 3).join("/") : row.contender;
+    return name.replace(/[\u2028\u2029]/g, " ");  // Vega's expressions end at these, even inside of text
   };
   const owners = new Map();
   const ambiguous = new Set();
@@ -120,6 +120,10 @@ function derive(rows) {
     row.scale_label = scale_label(row);
     const comparable = Number.isFinite(row.error_max) && row.error_limit > 0;
     row.error_share = comparable ? row.error_max / row.error_limit : null;
+    row.quantiles_ms = page.quantiles[i];
+    // Both figures are over the same time, so this is FLOPs over the least possible bytes.
+    row.intensity = row.tflops > 0 && row.gb_per_s > 0 ? (1000 * row.tflops) / row.gb_per_s : null;
+    row.memory_share = row.peak_bytes > 0 && row.least_bytes > 0 ? row.peak_bytes / row.least_bytes : null;
     row.family = kFamilyFields.map((field) => row[field.name]).join("\n");
   });
   name_series(rows);

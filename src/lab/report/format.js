@@ -87,5 +87,16 @@ function median(values) {
 }
 
 const geometric_mean = (values) => Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length);
-const compare_values = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b
-    : String(a).localeCompare(String(b), "en", {numeric: true}));
+
+// Numbers inside of text count as numbers: "d64" before "d128", the same in every language.
+function compare_text(a, b) {
+  const pieces = (text) => text.match(/\d+|\D+/g) ?? [];
+  const [left, right] = [pieces(a), pieces(b)];
+  for (let i = 0; i < Math.min(left.length, right.length); i += 1) {
+    const numbers = /^\d/.test(left[i]) && /^\d/.test(right[i]);
+    if (numbers && Number(left[i]) !== Number(right[i])) return Number(left[i]) - Number(right[i]);
+    if (!numbers && left[i] !== right[i]) return left[i] < right[i] ? -1 : 1;
+  }
+  return left.length - right.length;
+}
+const compare_values = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : compare_text(String(a), String(b)));

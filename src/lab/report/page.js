@@ -152,9 +152,11 @@ console.error = (...words) => {
   console_error.apply(console, words);
 };
 document.body.dataset.errors = "";
+view = view_of(location.hash.slice(1));
 start_header();
 start_table();
-if (typeof start_insights === "function") start_insights();  // insights.js
+start_filters();
+start_insights();
 start_method();
 start_environment();
-start_charts().then(() => { document.body.dataset.ready = "1"; });
+start_charts().then(() => { if (view.row !== null) show_marked(); });

@@ -35,7 +35,7 @@ const table_columns = [
   {title: "Workspace", field: "workspace_bytes", value: (row) => row.workspace_bytes, text: (row) => format_bytes(row.workspace_bytes), number: true},
 ];
 
-const table_state = {sort: null, descending: false, open: new Set(), marked: new Set()};
+const table_state = {open: new Set(), marked: new Set()};
 
 // Cases in the order of the file, best contender first, what did not run last.
 function natural_order() {
@@ -78,6 +78,29 @@ async function copy_text(text, button) {
   setTimeout(() => { button.textContent = "Copy"; }, 1600);
 }
 
+// The samples of a row as far as the page has them: where they lie, and the numbers.
+function samples_entry(row) {
+  const points = row.quantiles_ms;
+  if (points.length < 2) return null;
+  const [low, high] = [points[0], points[points.length - 1]];
+  const at = (share) => points[Math.round(share * (points.length - 1))];
+  const strip = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  strip.setAttribute("viewBox", "0 0 1000 20");
+  strip.setAttribute("preserveAspectRatio", "none");
+  strip.setAttribute("aria-hidden", "true");
+  for (const point of points) {
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    line.setAttribute("x", String(low === high ? 500 : (996 * (point - low)) / (high - low)));
+    line.setAttribute("width", "4");
+    line.setAttribute("height", "20");
+    strip.append(line);
+  }
+  const kept = row.samples > points.length ? `${points.length} of ${row.samples} samples, at even steps of rank` : plural(points.length, "sample");
+  return element("div", {class: "samples"},
+      element("p", {}, `${kept}: from ${format_ms(low)} over ${format_ms(at(0.25))}, ${format_ms(at(0.5))} (median) and ${format_ms(at(0.75))} to ${format_ms(high)}\u2009ms`), strip,
+      element("details", {}, element("summary", {}, "all of them, in ms"), element("p", {class: "numbers"}, points.map((point) => format_significant(point, 5)).join(", "))));
+}
+
 function detail_row(row) {
   const entries = page.columns.filter((column) => column.name !== "ranked" && column.name !== "reproduce").map((column) => {
     const text = format_field(column, row[column.name]);
@@ -87,7 +110,7 @@ function detail_row(row) {
   const button = element("button", {type: "button", onclick: () => copy_text(row.reproduce, button)}, "Copy");
   const command = row.reproduce ? element("div", {class: "command"}, element("code", {}, row.reproduce), button) : null;
   return element("tr", {class: "detail"}, element("td", {colspan: table_columns.length},
-      element("div", {class: "widest"}, command, element("dl", {}, ...entries))));
+      element("div", {class: "widest"}, command, samples_entry(row), element("dl", {}, ...entries))));
 }
 
 function contender_cell(row, line) {
@@ -108,7 +131,7 @@ function contender_cell(row, line) {
 }
 
 function table_line(row, starts_group) {
-  const line = element("tr", {class: [starts_group ? "group" : "", row.ranked ? "" : "failed", table_state.marked.has(row) ? "marked" : ""].filter(Boolean).join(" ") || null});
+  const line = element("tr", {"data-row": row.position, class: [starts_group ? "group" : "", row.ranked ? "" : "failed", table_state.marked.has(row) ? "marked" : ""].filter(Boolean).join(" ") || null});
   for (const column of table_columns) {
     if (column.kind === "contender") line.append(element("td", {class: "contender"}, contender_cell(row, line)));
     else if (column.kind === "status") line.append(element("td", {}, ...status_cell(row)));
@@ -118,28 +141,26 @@ function table_line(row, starts_group) {
 }
 
 function filtered_rows() {
-  const form = document.getElementById("filters");
-  const words = form.elements.search.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const status = form.elements.status.value;
-  return all_rows.filter((row) => {
-    if (status && row.status !== status) return false;
-    if (form.elements.fastest.checked && !row.fastest) return false;
+  const words = view.search.toLowerCase().split(/\s+/).filter(Boolean);
+  return visible_rows().filter((row) => {
+    if (view.status && row.status !== view.status) return false;
+    if (view.fastest && !row.fastest) return false;
     const text = [row.contender, row.status, row.reason, row.family_label, format_sequence(row), row.case].join(" ").toLowerCase();
     return words.every((word) => text.includes(word));
   });
 }
 
 function draw_table() {
-  const rows = filtered_rows().sort(table_state.sort ? column_order(table_state.sort, table_state.descending) : natural_order());
+  const {column, descending} = sorting();
+  const rows = filtered_rows().sort(column ? column_order(column, descending) : natural_order());
   const lines = [];
   rows.forEach((row, i) => {
-    lines.push(table_line(row, !table_state.sort && i > 0 && rows[i - 1].case !== row.case));
+    lines.push(table_line(row, !column && i > 0 && rows[i - 1].case !== row.case));
     if (table_state.open.has(row)) lines.push(detail_row(row));
   });
   document.querySelector("#table tbody").replaceChildren(...lines);
   document.querySelectorAll("#table thead th").forEach((head, i) => {
-    const sorted = table_columns[i] === table_state.sort;
-    head.setAttribute("aria-sort", sorted ? (table_state.descending ? "descending" : "ascending") : "none");
+    head.setAttribute("aria-sort", table_columns[i] === column ? (descending ? "descending" : "ascending") : "none");
   });
   const constant = kFamilyFields.filter((field) => !varying_fields.includes(field) && all_rows.length > 0 && all_rows[0][field.name] !== "")
       .map((field) => field.word(all_rows[0][field.name]));
@@ -148,32 +169,47 @@ function draw_table() {
       + (constant.length > 0 ? ` Same in all: ${constant.join(", ")}.` : "") + " \u00b1, or a range, is the 95\u2009% interval. Open a contender for all fields and the command that reproduces the row.";
 }
 
+// What the view's sort ("Median", "-Median") means.
+function sorting() {
+  const column = table_columns.find(({title}) => view.sort === title || view.sort === `-${title}`) ?? null;
+  return {column, descending: column !== null && view.sort.startsWith("-")};
+}
+
 function sort_by(column) {
-  if (table_state.sort !== column) {
-    table_state.sort = column;
-    table_state.descending = false;
-  } else if (!table_state.descending) {
-    table_state.descending = true;
-  } else {
-    table_state.sort = null;  // third click: back to the file's order
-  }
+  const current = sorting();
+  if (current.column !== column) view.sort = column.title;
+  else view.sort = current.descending ? "" : `-${column.title}`;  // third click: back to the file's order
+  changed_table();
+}
+
+function changed_table() {
+  save_view();
+  draw_filters();
   draw_table();
 }
 
-// The row of a case and contender; of a cell measured twice the later one, as in the charts.
-const find_row = (case_id, contender) => all_rows.findLast((row) => row.case === case_id && row.contender === contender);
-
-// Shows the rows in the table: unhides them, marks all, opens the first and goes there.
+// Shows the rows in the table: clears what hides them, marks all, opens the first and goes there.
 function go_to_rows(rows) {
   if (rows.length === 0) return;
+  if (!rows.every(passes)) view = {...empty_view(), family: view.family, hidden: view.hidden, sort: view.sort};
   const shown = new Set(filtered_rows());
-  if (!rows.every((row) => shown.has(row))) document.getElementById("filters").reset();
+  if (!rows.every((row) => shown.has(row))) view = {...view, search: "", status: "", fastest: false};
+  view.row = rows[0].position;
+  save_view("step");
+  mark_rows(rows);
+  show_view();
+  show_marked();
+}
+
+function mark_rows(rows) {
   table_state.marked = new Set(rows);
   table_state.open.add(rows[0]);
-  draw_table();
+}
+
+function show_marked() {
   const button = document.querySelector("#table tr.marked td.contender button");
-  button.focus({preventScroll: true});
-  button.scrollIntoView({block: "center", inline: "start"});
+  button?.focus({preventScroll: true});
+  button?.scrollIntoView({block: "center", inline: "start"});
 }
 
 // A link in the page's text to the rows that it stands on.
@@ -189,10 +225,26 @@ function start_table() {
   const statuses = count_words(all_rows.map((row) => row.status));
   const form = document.getElementById("filters");
   form.replaceChildren(
-      element("label", {}, element("span", {}, "Filter"), element("input", {type: "search", name: "search", placeholder: "flash causal 1024", oninput: draw_table})),
-      element("label", {}, element("span", {}, "Status"), element("select", {name: "status", onchange: draw_table},
+      element("label", {}, element("span", {}, "Filter"), element("input", {type: "search", name: "search", placeholder: "flash causal 1024", oninput: read_table_filters})),
+      element("label", {}, element("span", {}, "Status"), element("select", {name: "status", onchange: read_table_filters},
           element("option", {value: ""}, `all (${all_rows.length})`), ...statuses.map(([status, count]) => element("option", {value: status}, `${status} (${count})`)))),
-      element("label", {class: "check"}, element("input", {type: "checkbox", name: "fastest", onchange: draw_table}), element("span", {}, "only the fastest of each case")));
+      element("label", {class: "check"}, element("input", {type: "checkbox", name: "fastest", onchange: read_table_filters}), element("span", {}, "only the fastest of each case")));
   form.addEventListener("submit", (event) => event.preventDefault());
+  fill_table_filters();
+  if (view.row !== null) mark_rows([all_rows[view.row]]);
   draw_table();
+}
+
+function read_table_filters() {
+  const {search, status, fastest} = document.getElementById("filters").elements;
+  Object.assign(view, {search: search.value, status: status.value, fastest: fastest.checked});
+  changed_table();
+}
+
+function fill_table_filters() {
+  const {search, status, fastest} = document.getElementById("filters").elements;
+  if (search.value !== view.search) search.value = view.search;
+  status.value = view.status;
+  if (status.selectedIndex < 0) view.status = status.value = "";  // a status that no row has
+  fastest.checked = view.fastest;
 }
