@@ -74,8 +74,10 @@ std::string family_text(const ComparableRows& group, bool threads_vary) {
   text += ", " + dtype_text(row);
   for (const std::string_view word : core::split_words(group.case_id)) {
     if (told(word, threads_vary)) continue;
-    text +=
-        fmt::format(", {} {}", name_of_word(word), word.substr(std::min(word.size(), word.find('=') + 1)));
+    const std::size_t sign = word.find('=');
+    text += sign == std::string_view::npos
+                ? fmt::format(", {}", word)
+                : fmt::format(", {} {}", name_of_word(word), word.substr(sign + 1));
   }
   return text;
 }

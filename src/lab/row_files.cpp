@@ -156,7 +156,11 @@ Status RowWriter::open(const std::string& path, const Run& run) {
   return put(text);
 }
 
-Status RowWriter::write(const Peak& peak) { return put(to_json_line(peak) + "\n"); }
+Status RowWriter::write(std::span<const Peak> peaks) {
+  std::string text;
+  for (const Peak& peak : peaks) text += to_json_line(peak) + "\n";
+  return put(text);
+}
 
 Status RowWriter::write(std::span<const Row> rows) {
   std::string text;

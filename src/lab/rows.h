@@ -205,7 +205,7 @@ class RowWriter {
   ~RowWriter();
 
   Status open(const std::string& path, const Run& run);  // writes the run with its peaks
-  Status write(const Peak& peak);                        // before the rows
+  Status write(std::span<const Peak> peaks);             // before the rows; all in one write
   Status write(std::span<const Row> rows);               // of one case
   Status finish();
   [[nodiscard]] const std::string& temporary_path() const { return temporary_; }

@@ -190,11 +190,7 @@ Status add_peaks(const std::vector<Case>& cases, RowWriter& writer, bool write,
     if (progress) progress->line("note: " + note);
   }
   run.peaks = std::move(measured.peaks);
-  for (const Peak& peak : run.peaks) {
-    if (!write) break;
-    if (Status status = writer.write(peak); !status.ok()) return status;
-  }
-  return {};
+  return write && !run.peaks.empty() ? writer.write(run.peaks) : Status();
 }
 
 }  // namespace

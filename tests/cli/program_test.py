@@ -227,6 +227,12 @@ class Bench(Temporary):
         self.assertIn("Verified against fp64", result.stdout)
         self.assertEqual(os.listdir(self.folder), ["run.jsonl"])
 
+    def test_the_summary_says_what_to_take(self):
+        result, _, _ = self.bench(*QUICK, "--kernels", "naive", "--baseline", "none", "--dtype", "f32,bf16")
+        self.assertIn("Best for f32: scalar naive for full prefill\n", result.stdout)
+        self.assertIn("Best for bf16: scalar naive for full prefill\n", result.stdout)
+        self.assertNotIn("Best for", run("verify", *QUICK[:-3], "--kernels", "naive").stdout)
+
     def test_peaks_stand_before_the_rows(self):
         quick = [word for word in QUICK if word != "--no-peaks"]
         result = run("bench", *quick, "--kernels", "naive", "--baseline", "none", "--out", self.path("run.jsonl"), HEADWISE_MAX_ISA="scalar")

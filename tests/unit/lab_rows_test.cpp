@@ -179,7 +179,7 @@ TEST_F(RowFile, PeaksStandBetweenRunAndRows) {
   Peak second = sample_peak();
   second.what = "flops";
   second.dtype = "bf16";
-  ASSERT_TRUE(writer.write(second).ok());
+  ASSERT_TRUE(writer.write(std::span<const Peak>(&second, 1)).ok());
   ASSERT_TRUE(writer.write(rows).ok());
   ASSERT_TRUE(writer.finish().ok());
   run.peaks.push_back(second);
