@@ -42,7 +42,7 @@ test:  ## every test that needs no GPU
 	@tools/setup.sh build test
 	@tools/test.sh $(PRESET)
 
-check:  ## lint, warnings as errors, sanitizers (needs clang 19)
+check:  ## lint, warnings as errors, the report in a browser, sanitizers (needs clang 19)
 	@tools/setup.sh build test check
 	@tools/check.sh
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# check.sh - what must hold beside the tests: lint, warnings as errors, sanitizers.
+# check.sh - what must hold beside the tests: lint, warnings as errors, the report in a browser, sanitizers.
 #
-#   tools/check.sh [STEP...]          steps: lint ci asan tsan (default: all)
+#   tools/check.sh [STEP...]          steps: lint ci report asan tsan (default: all)
 #
 # Runs every step even after one failed, and says at the end which did.
 set -euo pipefail
@@ -9,15 +9,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 lint() { tools/lint.sh; }
 ci() { tools/build.sh ci; }
+# The report in a browser and as files: what `make test` skips where neither is installed.
+report() {
+  tools/setup.sh charts || return
+  tools/build.sh ci headwise_program || return
+  local file failed=0
+  export HEADWISE_PROGRAM=$PWD/build/ci/bin/headwise HEADWISE_SOURCE_DIR=$PWD
+  # Where set-up installs a browser, a skipped test is a failure.
+  if tools/setup.sh --list check | grep -qx chromium; then export HEADWISE_REQUIRE_BROWSER=1; fi
+  for file in tests/report/*_test.py; do python3 -B "$file" </dev/null || failed=1; done
+  return "$failed"
+}
 # The sanitizers' presets say which kinds of test they run.
 asan() { tools/test.sh asan; }
 tsan() { tools/test.sh tsan; }
 
 steps=("$@")
-((${#steps[@]})) || steps=(lint ci asan tsan)
+((${#steps[@]})) || steps=(lint ci report asan tsan)
 failed=()
 for step in "${steps[@]}"; do
-  case $step in lint|ci|asan|tsan) ;; *) printf 'check: no step %s: lint, ci, asan, tsan\n' "$step" >&2; exit 2;; esac
+  case $step in lint|ci|report|asan|tsan) ;; *) printf 'check: no step %s: lint, ci, report, asan, tsan\n' "$step" >&2; exit 2;; esac
   start=$SECONDS
   printf 'check: %s\n' "$step"
   if "$step"; then verdict=passed; else verdict=FAILED; failed+=("$step"); fi

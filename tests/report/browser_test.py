@@ -271,6 +271,18 @@ class BrowserTest(ReportCase):
             return await changed;""")
         self.assertEqual(copied, "Copied")
 
+    def test_a_sentence_leads_to_the_rows_it_stands_on(self):
+        page = self.visit("wide")
+        count = self.see(page, "return all('#insights li .row-link').length")
+        self.assertGreater(count, 1)
+        self.act(page, "option('mask', 'full').click();")  # hides rows that some sentences stand on
+        for i in range(count):
+            text = self.act(page, f"const link = all('#insights li .row-link')[{i}]; link.click(); return link.textContent;")
+            self.assertEqual(self.see(page, "return all('#table tr.marked').length"), int(text.split()[0]))
+        empty = self.visit("one")
+        self.assertEqual(self.see(empty, "return [document.getElementById('insights').hidden, document.querySelector(\".contents a[href='#insights']\").hidden]"),
+                         [not self.see(empty, "return all('#insights li').length")] * 2)
+
     def test_roofs_are_the_measured_peaks_and_missing_ones_are_told(self):
         page = self.visit("wide")
         texts = self.see(page, "return all('.mark-text.role-mark text', figure('Roofline')).map((text) => text.textContent)")

@@ -157,6 +157,7 @@ start_header();
 start_table();
 start_filters();
 start_insights();
+document.querySelector(".contents a[href='#insights']").hidden = document.getElementById("insights").hidden;
 start_method();
 start_environment();
 start_charts().then(() => { if (view.row !== null) show_marked(); });

@@ -208,8 +208,10 @@ function mark_rows(rows) {
 
 function show_marked() {
   const button = document.querySelector("#table tr.marked td.contender button");
-  button?.focus({preventScroll: true});
-  button?.scrollIntoView({block: "center", inline: "start"});
+  if (!button) return;
+  button.focus({preventScroll: true});
+  button.closest(".table-frame").scrollLeft = 0;
+  button.scrollIntoView({block: "center", inline: "nearest"});
 }
 
 // A link in the page's text to the rows that it stands on.
