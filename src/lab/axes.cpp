@@ -355,7 +355,9 @@ std::vector<Axis> contender_axes() {
       {"kernels",
        AxisType::names,
        "all of the dtype",
-       "who is measured: ids, algorithms or globs (flash, cpu/scalar/*), as one list",
+       "who is measured: ids, algorithms or globs (flash, cpu/scalar/*), as one list; best:flash is the one "
+       "flash "
+       "kernel that comes first here",
        {},
        0,
        set_kernels,

@@ -13,6 +13,8 @@
 namespace headwise::lab {
 namespace {
 
+constexpr std::string_view kBest = "best:";
+
 bool answers_to(const KernelInfo& kernel, const std::string& name) {
   return kernel.id == name || kernel.traits.algorithm == name ||
          fnmatch(name.c_str(), std::string(kernel.id).c_str(), 0) == 0;
@@ -32,6 +34,15 @@ Status no_such_kernel(const std::string& name, const std::vector<KernelInfo>& kn
   return Status::invalid_argument(
       fmt::format("no kernel '{}' in this build{}; headwise list kernels shows all", name,
                   core::did_you_mean(name, candidates)));
+}
+
+// Of the kernels at these places (best first), the first that can run the case; where none can, the first.
+std::size_t best_of(const std::vector<std::size_t>& places, const std::vector<KernelInfo>& all,
+                    const Case& one) {
+  for (const std::size_t place : places) {
+    if (plan(one.problem, one.device, all[place].id)) return place;
+  }
+  return places.front();
 }
 
 Contender planned(const KernelInfo& kernel, const Case& one) {
@@ -87,23 +98,30 @@ Result<std::vector<Contender>> contenders_of(const Case& one) {
   const std::vector<KernelInfo> all = kernels();
   std::vector<std::string> names = one.kernels;
   const bool has_baseline = one.baseline != "none";
-  // Without names all are asked, the baseline among them, but a name of its own must exist.
-  if (has_baseline && !(names.empty() && one.baseline == Case{}.baseline)) names.push_back(one.baseline);
+  // Without names all are asked, the baseline among them, but a name of its own must exist. Beside names, the
+  // baseline is one kernel: the best that its name fits.
+  if (has_baseline && !(names.empty() && one.baseline == Case{}.baseline))
+    names.push_back(std::string(kBest) + one.baseline);
   const bool all_of_dtype = one.kernels.empty();
   std::vector<bool> taken(all.size(), false);
   std::vector<std::string> unanswered;
-  for (const std::string& name : names) {
-    bool exists = false, found = false;
+  for (const std::string& asked_name : names) {
+    const bool best = asked_name.starts_with(kBest);
+    const std::string name = best ? asked_name.substr(kBest.size()) : asked_name;
+    bool exists = false;
+    std::vector<std::size_t> found;
     for (std::size_t i = 0; i < all.size(); ++i) {
       if (!answers_to(all[i], name)) continue;
       exists = true;
       // A kernel named in full is asked even if it is not made for the case, and tells why it cannot.
-      if (all[i].device != one.device.kind || !(made_for(all[i], one.problem) || all[i].id == name)) continue;
-      found = taken[i] = true;
+      if (all[i].device == one.device.kind && (made_for(all[i], one.problem) || all[i].id == name))
+        found.push_back(i);
     }
     // The standard baseline need not be in every build.
     if (!exists && name != Case{}.baseline) return no_such_kernel(name, all);
-    if (!found && name != one.baseline) unanswered.push_back(name);
+    if (found.empty() && name != one.baseline) unanswered.push_back(name);
+    if (best && !found.empty()) found = {best_of(found, all, one)};
+    for (const std::size_t i : found) taken[i] = true;
   }
   std::vector<Contender> contenders;
   for (std::size_t i = 0; i < all.size(); ++i) {

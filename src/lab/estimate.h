@@ -22,7 +22,8 @@ struct Contender {
   double plan_ms = 0;
 };
 
-// Kernels by the case's names, in the registry's order (best first), the baseline among them. A name that
+// Kernels by the case's names, in the registry's order (best first), the baseline among them; "best:NAME" is
+// the first of NAME's that can run the case, and so is a baseline that the names do not hold. A name that
 // fits no kernel of this build is invalid_argument with the nearest match; one that fits none of this dtype
 // is a contender without a plan.
 Result<std::vector<Contender>> contenders_of(const Case& one);
