@@ -32,10 +32,9 @@ std::string wrapped_words(const std::string& text, int columns) {
 std::string use_text(const Recommendation& r, std::string& rival) {
   std::string text = r.use;
   if (!r.over_next) return text;
-  const bool named = rival == r.next_name;
-  rival = r.next_name;
-  const std::string whom = named ? "" : " over " + r.next_name;
   if (r.within_noise) return text + fmt::format(" (within noise of {})", r.next_name);
+  const std::string whom = rival == r.next_name ? "" : " over " + r.next_name;
+  rival = r.next_name;
   return text + fmt::format(" ({}{})", ratio_text(r.over_next->value), whom);
 }
 

@@ -60,7 +60,6 @@ TEST(CpuPeaks, OneThreadHasSetsThatGrowLevelByLevel) {
     EXPECT_GT(peak.set_bytes, before) << peak.name;
     before = peak.set_bytes;
   }
-  EXPECT_GE(before, (*device({}))->last_level_cache_bytes());  // memory is what no cache holds
 }
 
 TEST(CpuPeaks, RefuseWhatCannotBeMeasured) {
