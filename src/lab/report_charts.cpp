@@ -19,8 +19,6 @@
 #include "lab/report_data.h"
 #include "lab/row_files.h"
 
-extern char** environ;
-
 namespace headwise::lab {
 namespace {
 

@@ -6,8 +6,8 @@
 //   peaks                      the device's peaks (struct Peak), empty where they were not measured
 //   count, columns             the rows by column: name, type, unit, help, values; `ranked` beside the fields
 //   quantiles                  a list a row: at most kQuantiles of its samples, in order
-//   insights                   recommendations and crossovers, each with its sentence and the places of the rows
-//                              that it stands on (insights.h)
+//   insights                   recommendations and crossovers (insights.h): sentences and the places of
+//                              the rows that they stand on
 //
 // The text may stand inside a <script> element: no '<' is left in it.
 #pragma once
