@@ -95,6 +95,8 @@ Result<std::vector<Source>> read_sources(const std::string& path, std::vector<st
   std::error_code error;
   if (std::filesystem::exists(path, error)) candidates.insert(candidates.begin(), path);
   for (const std::string& candidate : candidates) {
+    if (!std::filesystem::is_regular_file(candidate, error))
+      return Status::invalid_argument(fmt::format("'{}' is no regular file; remove it", candidate));
     Result<FileLock> lock = FileLock::take(candidate);
     if (!lock) return lock.status();
     if (candidate != path && without_run(candidate)) {
@@ -102,7 +104,9 @@ Result<std::vector<Source>> read_sources(const std::string& path, std::vector<st
       continue;
     }
     Result<RunFile> file = read_rows(candidate);
-    if (!file) return file.status();
+    if (!file)
+      return Status{file.status().code(),
+                    fmt::format("{}; mend or remove the file", file.status().message())};
     notes.insert(notes.end(), file->warnings.begin(), file->warnings.end());
     sources.push_back({.path = candidate,
                        .file = *std::move(file),
@@ -158,7 +162,8 @@ Status check_asked_for(const Source& source, const std::map<std::string, std::se
         "--resume: '{}' has {} that this command does not ask for: '{}'; repeat the command that made the "
         "file ({}), or name another --out",
         source.path, known ? "a contender" : "a case",
-        known ? row.contender + "' in '" + row.case_id : row.case_id, source.file.run.command));
+        known ? fmt::format("{}' in '{}", row.contender, row.case_id) : row.case_id,
+        source.file.run.command));
   }
   return {};
 }
@@ -192,11 +197,8 @@ Result<Unfinished> find_unfinished(const std::string& path, const std::vector<Ca
   Unfinished left;
   Result<std::vector<Source>> sources = read_sources(path, left.notes);
   if (!sources) {
-    return Status{
-        sources.status().code(),
-        fmt::format("--resume: {}; {}, or name another --out", sources.status().message(),
-                    sources.status().code() == StatusCode::unavailable ? "wait for its end"
-                                                                       : "mend or remove the file")};
+    return Status{sources.status().code(),
+                  fmt::format("--resume: {}, or name another --out", sources.status().message())};
   }
   left.run = now;
   left.kept.resize(cases.size());

@@ -112,7 +112,7 @@ Result<FileLock> FileLock::take(const std::string& path) {
     if (lock.file_ < 0) return system_error("open", path);
     if (flock(lock.file_, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK) return system_error("lock", path);
-      return Status::unavailable(fmt::format("'{}' is in use by another run", path));
+      return Status::unavailable(fmt::format("'{}' is in use by another run; wait for its end", path));
     }
     // Its holder may have put another file in its place between the two calls.
     struct stat held{}, named{};

@@ -142,6 +142,7 @@ class CaseRun {
 
   Status write_rows() {
     std::vector<Row> rows;
+    rows.reserve(entries_.size());
     for (Entry& entry : entries_) rows.push_back(std::move(entry.row));
     return observer_.rows(rows);
   }
@@ -385,15 +386,13 @@ class CaseRun {
       row.gb_per_s = work.least_bytes() / seconds / 1e9;
     }
     if (!case_.cold) speeds_.saw(entry.contender, case_.problem, summary.median);
-    entry.end(row_status::kOk, case_.cold ? coarse_timer(summary.median) : "");
-  }
-
-  // A cold sample is one call, however short; what the clock cannot tell apart is said.
-  [[nodiscard]] std::string coarse_timer(double median_ms) const {
-    constexpr double kSteps = 100;  // of the clock: 1 %
-    if (device_->timer() != "steady_clock" || median_ms * 1e6 >= kSteps * timer_step_ns()) return "";
-    return fmt::format("one call takes {:.0f} ns, and the timer's step is {:.0f} ns: times are coarse",
-                       median_ms * 1e6, timer_step_ns());
+    const bool coarse =
+        device_->timer() == "steady_clock" && is_coarse(summary.median, samples.repeats, timer_step_ns());
+    entry.end(row_status::kOk,
+              coarse ? fmt::format(
+                           "a sample is less than {} steps of the timer ({:.0f} ns each): its time is coarse",
+                           kFineSteps, timer_step_ns())
+                     : "");
   }
 
   void record_speedup(Row& row, const Samples& samples, const Samples& baseline) const {

@@ -96,13 +96,11 @@ void consider_stop(State& state, const SamplingRule& rule) {
     samples.stop = "samples";
   } else if (rule.interrupted()) {
     samples.stop = "interrupted";
-  } else if (exactly > 0) {
-    return;
-  } else if (count >= state.next_check) {
+  } else if (exactly == 0 && count >= state.next_check) {
     state.next_check = count + std::max<std::size_t>(1, count / 10);
     state.settled = relative_interval(samples.ms) <= rule.relative_interval;
   }
-  if (!samples.stop.empty()) return;
+  if (!samples.stop.empty() || exactly > 0) return;
   if (state.spent_seconds >= rule.seconds) {
     samples.stop = state.settled ? "interval" : "seconds";
   } else if (count >= static_cast<std::size_t>(rule.most)) {

@@ -48,6 +48,13 @@ struct Samples {
   bool enough = false;    // the least number of samples was reached
 };
 
+// A sample is as exact as the steps of its clock are small against it. Cold samples are one call, however
+// short.
+inline constexpr int kFineSteps = 100;  // 1 %
+inline bool is_coarse(double call_ms, std::int64_t repeats, double step_ns) {
+  return call_ms * 1e6 * static_cast<double>(repeats) < kFineSteps * step_ns;
+}
+
 // One Samples a contestant, in the same order. Sample r of each comes from round r.
 std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants,
                              const SamplingRule& rule, std::uint64_t seed);

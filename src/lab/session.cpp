@@ -147,8 +147,7 @@ void say_resumed(const Start& start, const std::string& out) {
   if (left.files.empty())
     return say(fmt::format(
         "nothing to resume: no '{}' and nothing that a killed run left beside it; starting anew", out));
-  if (start.done)
-    return say(fmt::format("'{}' is complete ({} cases): nothing to run", out, left.kept.size()));
+  if (start.done) return say(fmt::format("'{}' is complete: nothing to run", out));
   say(fmt::format("{} of {} cases are kept from {}{}", left.kept_cases(), left.kept.size(),
                   fmt::join(left.files, ", "),
                   left.cut == 0 ? ""

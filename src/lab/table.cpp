@@ -223,7 +223,7 @@ std::string render_summary(const std::vector<Row>& rows, const Terminal& termina
   // Each reason once, with how many rows share it.
   std::vector<std::pair<std::string, int>> reasons;
   for (const Row& row : rows) {
-    if (row.status == row_status::kOk) continue;
+    if (row.status == row_status::kOk && (row.reason.empty() || !row.ms_median)) continue;
     const std::string line = fmt::format("{}: {}: {}", row.status, row.contender, row.reason);
     const auto found =
         std::find_if(reasons.begin(), reasons.end(), [&](const auto& r) { return r.first == line; });

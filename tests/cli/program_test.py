@@ -545,7 +545,7 @@ class Resume(Temporary):
         self.assertIn("nothing to resume", first.stderr)
         before = self.lines("run.jsonl")
         result = self.resume("--csv", self.path("run.csv"))
-        self.assertIn("is complete (8 cases): nothing to run", result.stderr)
+        self.assertIn("is complete: nothing to run", result.stderr)
         self.assertNotRegex(result.stderr, r"(?m)^\d/8")
         self.assertEqual(self.lines("run.jsonl"), before)
         self.assertEqual(first.stdout.split("\n\n")[1], result.stdout.split("\n\n")[1])
@@ -582,6 +582,14 @@ class Resume(Temporary):
         self.assertIn("is in use by another run", self.resume(code=3).stderr)
         process.kill()
         process.communicate()
+
+    def test_what_is_no_result_file_is_refused(self):
+        out = self.path("run.jsonl")
+        for make, says in ((lambda: open(out, "w").close(), "the file is empty"), (lambda: os.mkdir(out), "is no regular file"),
+                           (lambda: os.mkfifo(out), "is no regular file")):
+            make()
+            self.assertIn(says, self.resume(code=3).stderr)
+            os.rmdir(out) if os.path.isdir(out) else os.remove(out)
 
     def test_without_resume_a_new_run_takes_the_name(self):
         self.killed()

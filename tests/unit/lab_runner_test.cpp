@@ -10,6 +10,7 @@
 #include "headwise/kernels.h"
 #include "lab/environment.h"
 #include "lab/runner.h"
+#include "lab/sampling.h"
 #include "lab/session.h"
 #include "lab/table.h"
 
@@ -101,6 +102,7 @@ TEST_F(Runner, ColdCasesSayHow) {
                                      {"head-dim", "16"},
                                      {"kernels", "naive"},
                                      {"baseline", "none"},
+                                     {"threads", "1"},
                                      {"cache", "hot,cold"}});
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(rows[0].cache, "hot");
@@ -121,8 +123,7 @@ TEST_F(Runner, ACallTheTimerCannotTellIsSaidToBeCoarse) {
       run({{"seq", "0"}, {"heads", "1"}, {"kernels", "naive"}, {"baseline", "none"}, {"cache", "cold"}});
   ASSERT_EQ(rows.size(), 1U);
   ASSERT_EQ(rows[0].status, row_status::kOk) << rows[0].reason;
-  const bool coarse = *rows[0].ms_median * 1e6 < 100 * timer_step_ns();
-  EXPECT_EQ(!rows[0].reason.empty(), coarse) << rows[0].reason;
+  EXPECT_EQ(!rows[0].reason.empty(), is_coarse(*rows[0].ms_median, 1, timer_step_ns())) << rows[0].reason;
 }
 
 TEST_F(Runner, KeptCasesArePassedOnAndNotRun) {
@@ -364,6 +365,17 @@ TEST(Table, NarrowTerminalsTellCasesApart) {
     rows[i].case_id = i < 4 ? "seq=128" : "seq=128 seed=2";
   }
   EXPECT_THAT(render_table(rows, terminal), HasSubstr("\nseed=2\n"));
+}
+
+TEST(Table, WhatIsWorthKnowingOfGoodRowsIsSaid) {
+  std::vector<Row> rows(1);
+  rows[0].case_id = "c";
+  rows[0].contender = "cpu/b";
+  rows[0].status = row_status::kOk;
+  rows[0].reason = "its time is coarse";
+  EXPECT_THAT(render_summary(rows, Terminal{}), testing::Not(HasSubstr("coarse")));  // not timed at all
+  rows[0].ms_median = 1e-4;
+  EXPECT_THAT(render_summary(rows, Terminal{}), HasSubstr("ok: cpu/b: its time is coarse"));
 }
 
 TEST(Table, RowsThatAreNotVerifiedAreNeverTheFastest) {

@@ -146,6 +146,12 @@ TEST(Sampling, ColdSamplesAreOneCallEachBehindAFlush) {
   }
 }
 
+TEST(Sampling, ShortSamplesAreCoarse) {
+  EXPECT_TRUE(is_coarse(0.0019, 1, 20));  // 1.9 us of 20 ns
+  EXPECT_FALSE(is_coarse(0.0021, 1, 20));
+  EXPECT_FALSE(is_coarse(0.0019, 2, 20));  // a sample of two calls
+}
+
 TEST(Sampling, HotSamplesHaveNoFlush) {
   FakeDevice device;
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
