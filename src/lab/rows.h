@@ -166,9 +166,9 @@ struct Run {
   std::string started;  // ISO-8601 with offset
   std::string command;
   Environment environment;
-  Environment options;  // what decides how it is measured: name and value
-  std::vector<Continuation> continued;
-  std::vector<Peak> peaks;  // on lines of their own, after the run's; empty where they were not measured
+  Environment options{};  // what decides how it is measured: name and value
+  std::vector<Continuation> continued{};
+  std::vector<Peak> peaks{};  // on lines of their own, after the run's; empty where they were not measured
   friend bool operator==(const Run&, const Run&) = default;
 };
 
