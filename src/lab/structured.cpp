@@ -179,6 +179,7 @@ void structured_key_row(std::uint64_t seed, std::int64_t batch, std::int64_t pos
 
 std::vector<std::int64_t> heavy_keys(const StructuredQuery& query) {
   std::vector<std::int64_t> keys;
+  keys.reserve(kSinkKeys + 2 * kNear + 1 + kMatches);
   for (std::int64_t key = 0; key < kSinkKeys; ++key) keys.push_back(key);
   for (std::int64_t key = query.place - kNear; key <= query.place + kNear; ++key) keys.push_back(key);
   for (const std::int64_t key : matches(query)) keys.push_back(key);

@@ -212,8 +212,7 @@ TEST(Structured, RowsAreTheSameOnEveryMachine) {
   std::array<std::int32_t, 6> row{};
   structured_query_row({.seed = 3, .batch = 2, .place = 70, .head = 6, .kv_head = 1, .seq_kv = 90}, 6,
                        row.data());
-  EXPECT_EQ(row,
-            (std::array<std::int32_t, 6>{-8071579, -374717011, 299119403, 39949, 323911507, 30910891}));
+  EXPECT_EQ(row, (std::array<std::int32_t, 6>{-8071579, -374717011, 299119403, 39949, 323911507, 30910891}));
   structured_key_row(3, 2, 1, 1, 6, row.data());
   EXPECT_EQ(row, (std::array<std::int32_t, 6>{23544495, 23864489, -29327625, 29095155, 26034581, 67108865}));
 }
