@@ -46,6 +46,10 @@ struct Kernel {
   // For the maxima in `problem` (threads resolved, > 0); never grows when a size shrinks.
   std::size_t (*workspace_bytes)(const AttentionProblem& problem, const Policy& policy);
   Status (*run)(const AttentionArgs& args, const RunContext& context) noexcept;
+  // Why kernels behind this one are measured to be faster for the problem, empty where none is; may be null.
+  // plan() then takes the next that supports the problem and does not yield. Reads neither batch nor threads,
+  // so that the choice is batch-invariant.
+  std::string_view (*yields)(const AttentionProblem& problem) = nullptr;
 };
 
 // Whether the kernel can run the problem on the device: the instruction set first, then dtypes, direction and

@@ -72,6 +72,10 @@ Result<std::pair<const dispatch::Backend*, Device*>> backend_and_device(DeviceId
   return std::pair{dispatch::backend_of(id.kind), *found};
 }
 
+std::string_view why_slower(const Kernel& kernel, const AttentionProblem& problem) {
+  return kernel.yields == nullptr ? std::string_view() : kernel.yields(problem);
+}
+
 Status nothing_supports(const AttentionProblem& problem, const dispatch::Backend& backend,
                         const Device& device) {
   std::string message = "no kernel of device " + to_string(device.id()) + " can run " + to_string(problem);
@@ -110,12 +114,16 @@ Result<Plan> plan(const AttentionProblem& problem, DeviceId device_id, std::stri
     return Status::unsupported(std::string(where) + ": " + std::string(forced->id) +
                                " cannot run this: " + support.reason);
   }
+  const Kernel* best = nullptr;
   for (const Kernel* candidate : backend->kernels) {
-    if (candidate->traits.exact && supports(*candidate, problem, *device).ok()) {
-      return PlanBuilder::build(*candidate, problem, *device);
-    }
+    if (!candidate->traits.exact || !supports(*candidate, problem, *device).ok()) continue;
+    if (best == nullptr) best = candidate;
+    if (!why_slower(*candidate, problem).empty()) continue;
+    best = candidate;
+    break;
   }
-  return nothing_supports(problem, *backend, *device);
+  if (best == nullptr) return nothing_supports(problem, *backend, *device);
+  return PlanBuilder::build(*best, problem, *device);
 }
 
 std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device_id) {
@@ -134,6 +142,8 @@ std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device_
       ahead = kernel->id;
     } else if (!support.ok()) {
       candidate.reason = support.reason;
+    } else if (const std::string_view why = why_slower(*kernel, problem); !why.empty()) {
+      candidate.reason = "can run it; slower here: " + std::string(why);
     } else if (!ahead.empty()) {
       candidate.reason = "can run it; " + std::string(ahead) + " stands before it in the backend's list";
     } else {

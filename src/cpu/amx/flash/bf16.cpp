@@ -46,9 +46,13 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
   return FlashLayout(p, policy, amx::kShape, amx::kFlashChunk, p.threads).bytes;
 }
 
+std::string_view yields(const AttentionProblem& p) {
+  return p.seq_kv < 32 ? "tiles multiply 32 keys at a time, and there are fewer" : "";
+}
+
 }  // namespace
 
-const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits,       {.window = true}, kPolicies,
-                           workspace_bytes,      amx::flash_run};
+const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits, {.window = true}, kPolicies, workspace_bytes,
+                           amx::flash_run,       yields};
 
 }  // namespace headwise::cpu
