@@ -197,7 +197,7 @@ struct Candidate {
   std::string_view kernel;
   bool supported = false;
   bool chosen = false;
-  std::string reason;  // empty when chosen
+  std::string reason;  // why chosen, why not, or why it cannot
 };
 std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device = {});
 

@@ -58,14 +58,13 @@ Support supports_features(const AttentionProblem& problem, const Traits& traits,
 }
 
 Support supports(const Kernel& kernel, const AttentionProblem& problem, const Device& device) {
+  if (Support made = supports_features(problem, kernel.traits, kernel.features); !made.ok()) return made;
   const auto* const isa = std::find_if(kIsaNames.begin(), kIsaNames.end(),
                                        [&](const IsaName& entry) { return entry.isa == kernel.traits.isa; });
-  const std::string_view feature = isa == kIsaNames.end() ? kernel.traits.isa : isa->feature;
-  if (!device.has(feature)) {
-    return Support::no("needs " + std::string(isa == kIsaNames.end() ? feature : isa->name) +
-                       ", which this device does not offer");
-  }
-  return supports_features(problem, kernel.traits, kernel.features);
+  const bool known = isa != kIsaNames.end();
+  if (device.has(known ? isa->feature : kernel.traits.isa)) return Support::yes();
+  return Support::no("needs " + std::string(known ? isa->name : kernel.traits.isa) +
+                     ", which this device does not offer");
 }
 
 }  // namespace headwise

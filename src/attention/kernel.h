@@ -52,8 +52,8 @@ struct Kernel {
   std::string_view (*yields)(const AttentionProblem& problem) = nullptr;
 };
 
-// Whether the kernel can run the problem on the device: the instruction set first, then dtypes, direction and
-// features that its source does not have.
+// Whether the kernel can run the problem on the device: dtypes, direction and features that its source does
+// not have first, then the instruction set.
 Support supports(const Kernel& kernel, const AttentionProblem& problem, const Device& device);
 // The same without the device.
 Support supports_features(const AttentionProblem& problem, const Traits& traits, const FeatureSet& features);

@@ -140,6 +140,10 @@ std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device_
     candidate.chosen = chosen.ok() && chosen->kernel() == kernel->id;
     if (candidate.chosen) {
       ahead = kernel->id;
+      const Result<const Kernel*> named = kernel_from_environment(problem, *backend);
+      candidate.reason = named.ok() && *named != nullptr
+                             ? "named by HEADWISE_KERNEL"
+                             : "the first, in order of measured speed, that can run it";
     } else if (!support.ok()) {
       candidate.reason = support.reason;
     } else if (const std::string_view why = why_slower(*kernel, problem); !why.empty()) {
