@@ -45,8 +45,9 @@ TEST(CpuPeaks, AreThereForEachKindAndNumberOfThreads) {
       EXPECT_EQ(found != rates.end(), cpu.has(isa)) << isa;
       // Twice and four times the lanes, and a fused instruction. More threads wait for those that other
       // programs keep from running.
-      if (found != rates.end() && threads == 1)
+      if (found != rates.end() && threads == 1) {
         EXPECT_GT(found->second, (rates.at({"scalar f32", 1}))) << isa;
+      }
     }
   }
 }
