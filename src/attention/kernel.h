@@ -47,8 +47,8 @@ struct Kernel {
   std::size_t (*workspace_bytes)(const AttentionProblem& problem, const Policy& policy);
   Status (*run)(const AttentionArgs& args, const RunContext& context) noexcept;
   // Why kernels behind this one are measured to be faster for the problem, empty where none is; may be null.
-  // plan() then takes the next that supports the problem and does not yield. Reads neither batch nor threads,
-  // so that the choice is batch-invariant.
+  // plan() then takes the next that supports the problem and does not yield. With problem.batch_invariant it
+  // reads neither batch nor threads.
   std::string_view (*yields)(const AttentionProblem& problem) = nullptr;
 };
 

@@ -19,6 +19,7 @@ std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t ke
 FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const KernelShape& shape,
                          std::int64_t chunk, int threads) {
   const std::int64_t width = shape.width();
+  lanes = shape.lanes;
   const std::int64_t partial = (shape.output_rows(p) + 2) * width;
   most_tiles = std::clamp<std::int64_t>(policy.block_q / width, 1, kTilesPerTask);
   staged_bytes = shape.staged_bytes(p, std::min(p.seq_kv, chunk));
@@ -41,8 +42,13 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
 }
 
 std::int64_t FlashLayout::tiles_per_task(const Tiling& tiling, int threads) const noexcept {
-  const std::int64_t share = tiling.tiles() / (std::int64_t{4} * threads);
-  return std::clamp<std::int64_t>(share, 1, most_tiles);
+  if (tiling.tiles_per_head > 1) {
+    return std::clamp<std::int64_t>(tiling.tiles() / (std::int64_t{4} * threads), 1, most_tiles);
+  }
+  const std::int64_t vectors = (tiling.rows + lanes - 1) / lanes;
+  const std::int64_t fit =
+      std::min<std::int64_t>(most_tiles * (tiling.tile_rows / lanes) / vectors, kTilesPerTask);
+  return std::clamp<std::int64_t>(tiling.heads / threads, 1, fit);
 }
 
 }  // namespace headwise::cpu

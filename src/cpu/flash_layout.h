@@ -56,6 +56,7 @@ struct FlashLayout {
   std::size_t worker_bytes = 0;
   std::int64_t block_floats = 0;
   std::int64_t most_tiles = 1;  // of a task
+  std::int64_t lanes = 1;
   std::size_t partials_offset = 0;
   std::size_t partial_bytes = 0;
   std::size_t bytes = 0;
@@ -67,7 +68,9 @@ struct FlashLayout {
   [[nodiscard]] bool split(std::int64_t tiles, std::int64_t chunks) const noexcept {
     return tiles < split_below && chunks > 1;
   }
-  // As many as the policy's block_q asks for, as long as each thread still has about four tasks.
+  // As many as the policy's block_q asks for, as long as each thread still has about four tasks. Heads of
+  // one tile take the same memory, of narrow tiles more heads; they are equal work, so a task a thread will
+  // do.
   [[nodiscard]] std::int64_t tiles_per_task(const Tiling& tiling, int threads) const noexcept;
 };
 

@@ -47,6 +47,12 @@ struct Tiling {
         tile_rows(rows_of_a_tile),
         tiles_per_head((rows + rows_of_a_tile - 1) / rows_of_a_tile) {}
   [[nodiscard]] std::int64_t tiles() const noexcept { return heads * tiles_per_head; }
+  // Tasks of up to `together` tiles of a head, or, where a head is one tile, of so many heads.
+  [[nodiscard]] std::int64_t tasks(std::int64_t together) const noexcept {
+    const bool one_head = tiles_per_head > 1;
+    const std::int64_t groups = ((one_head ? tiles_per_head : heads) + together - 1) / together;
+    return one_head ? heads * groups : groups;
+  }
   [[nodiscard]] Tile tile(std::int64_t index) const noexcept {
     const std::int64_t head = index % heads;
     const std::int64_t place = tiles_per_head - 1 - index / heads;

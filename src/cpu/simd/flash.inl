@@ -1,7 +1,7 @@
 // Flash attention (Dao et al. 2022, arXiv:2205.14135) on transposed scores. The skeleton that every
 // instruction set shares:
 //
-//   task = super-block of query tiles of one (batch, kv head)
+//   task = super-block of query tiles of one (batch, kv head); or, where a head is one tile, of several heads
 //     chunk of kFlashChunk keys, from the sequence's first key       the K and V of a chunk stay in L2
 //       tile of kLanes * kVectors rows
 //         block of policy.block_kv keys in the tile's range          online_softmax.inl
@@ -91,13 +91,16 @@ inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const floa
   if (merge_into) merge<N>(call.p.head_dim_v, call.scale, fresh, to);
 }
 
-// One task: a super-block of tiles, all chunks.
+// One task: a super-block of tiles, all chunks. Tiles of one head share what is staged. Tiles of neighbouring
+// heads (decoding) share pages: a token's heads lie side by side, and one head after the other would walk
+// through all pages of K and V for each (4,096 tokens of 8 heads of 128 are 8,192 pages, twice what a TLB holds).
 inline void flash_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const FlashCall*>(context);
+  const bool one_head = call.tiling.tiles_per_head > 1;
   const std::int64_t heads = call.tiling.heads;
-  const std::int64_t first = index / heads * call.tiles_per_task;
-  std::int64_t last = first + call.tiles_per_task;
-  if (last > call.tiling.tiles_per_head) last = call.tiling.tiles_per_head;
+  const std::int64_t first = (one_head ? index / heads : index) * call.tiles_per_task;
+  const std::int64_t behind = one_head ? call.tiling.tiles_per_head : heads;
+  const std::int64_t last = first + call.tiles_per_task < behind ? first + call.tiles_per_task : behind;
 
   [[maybe_unused]] const ProductScope scope;
   constexpr int kMost = FlashLayout::kTilesPerTask;
@@ -114,7 +117,7 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   const int count = static_cast<int>(last - first);
   for (int i = 0; i < count; ++i) {
     auto& m = member[i];
-    m.tile = call.tiling.tile((first + i) * heads + index % heads);
+    m.tile = call.tiling.tile(one_head ? (first + i) * heads + index % heads : first + i);
     m.range = tile_range(call.p, Rows(call.p), m.tile);
     m.vectors = vectors_for(m.tile.rows);
     const int lanes = m.vectors * kLanes;
@@ -131,7 +134,8 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   }
   for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
     Staged shared{};
-    if (count > 1) {
+    const bool share = one_head && count > 1;
+    if (share) {
       shared = stage<Element>(call.args, call.p, member[0].tile.batch, member[0].tile.kv_head,
                               keys_of_chunk({all, all}, chunk), call.staged(worker));
     }
@@ -140,7 +144,7 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
       const KeyRange keys = keys_of_chunk(m.range, chunk);
       if (keys.empty()) continue;
       HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, keys,
-                         count > 1 ? &shared : nullptr, worker, m.state, m.started);
+                         share ? &shared : nullptr, worker, m.state, m.started);
       m.started = true;
     }
   }
@@ -154,8 +158,9 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
 // One task of a split call: one chunk of one tile, into its own partial.
 inline void flash_split_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const FlashCall*>(context);
-  const std::int64_t tile_index = index / call.chunks;
-  const std::int64_t chunk = index % call.chunks;
+  const std::int64_t tiles = call.tiling.tiles();
+  const std::int64_t tile_index = index % tiles;
+  const std::int64_t chunk = index / tiles;
   const Tile tile = call.tiling.tile(tile_index);
   const BlockRange range = tile_range(call.p, Rows(call.p), tile);
   const KeyRange keys = keys_of_chunk(range, chunk);
@@ -203,7 +208,7 @@ inline Status flash_run(const AttentionArgs& args, const RunContext& context) no
     return {};
   }
   call.tiles_per_task = call.layout.tiles_per_task(call.tiling, context.threads);
-  const std::int64_t per_head = (call.tiling.tiles_per_head + call.tiles_per_task - 1) / call.tiles_per_task;
-  core::parallel_for(call.tiling.heads * per_head, context.threads, flash_task, &call, context.executor);
+  const std::int64_t tasks = call.tiling.tasks(call.tiles_per_task);
+  core::parallel_for(tasks, context.threads, flash_task, &call, context.executor);
   return {};
 }
