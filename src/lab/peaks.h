@@ -1,5 +1,5 @@
-// Peaks of the devices that a run uses, measured in the same run: samples taken by the device, made into medians
-// with intervals.
+// Peaks of the devices that a run uses, measured in the same run: samples taken by the device, made into
+// medians with intervals.
 #pragma once
 
 #include <string>
@@ -17,8 +17,8 @@ inline constexpr double kPeakSeconds = 1.5;  // of a device
 Result<std::vector<Peak>> measure_peaks(Device& device, std::vector<int> threads,
                                         double seconds = kPeakSeconds);
 
-// Of each device of the cases, for one thread and for each number of threads that the cases use. A device that
-// is not here or cannot be measured has none, and a note says why.
+// Of each device of the cases, for one thread and for each number of threads that the cases use. A device
+// that is not here or cannot be measured has none, and a note says why.
 struct Peaks {
   std::vector<Peak> peaks;
   std::vector<std::string> notes;
