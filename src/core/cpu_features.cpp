@@ -114,17 +114,17 @@ void detect_processor(CpuFeatures& features) {
   features.avx512_vnni = features.avx512 && bit(seven.ecx, 11);
   features.avx512_bf16 = features.avx512 && bit(seven_one.eax, 5);
   features.avx512_fp16 = features.avx512 && bit(seven.edx, 23);
-  const bool amx_listed = features.avx512 && tiles && bit(seven.edx, 24) && has_expected_tiles();
 #if defined(HEADWISE_AMX_SOFTWARE)
   // Said wherever the processor is named, because its times are of no meaning.
   features.amx_bf16 = features.avx512;
   features.brand += ", AMX in software";
-  return;
-#endif
+#else
+  const bool amx_listed = features.avx512 && tiles && bit(seven.edx, 24) && has_expected_tiles();
   if (amx_listed && request_tile_permission()) {
     features.amx_bf16 = bit(seven.edx, 22);
     features.amx_int8 = bit(seven.edx, 25);
   }
+#endif
 }
 
 #else

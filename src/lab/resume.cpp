@@ -134,12 +134,16 @@ void keep_latest_run(std::vector<Source>& sources, std::vector<std::string>& not
 
 using Contenders = std::vector<std::string>;
 
+std::string row_key(std::string_view id, std::string_view contender) {
+  return fmt::format("{}\n{}", id, contender);
+}
+
 // Takes the rows of `contenders` in one case out of a file: all of them, or none.
 std::vector<Row> take_case(const std::string& id, const Contenders& contenders,
                            std::multimap<std::string, const Row*>& rows) {
   std::vector<std::multimap<std::string, const Row*>::iterator> found;
   for (const std::string& contender : contenders) {
-    auto [at, end] = rows.equal_range(id + "\n" + contender);
+    auto [at, end] = rows.equal_range(row_key(id, contender));
     while (at != end && std::find(found.begin(), found.end(), at) != found.end()) ++at;
     if (at == end) return {};
     found.push_back(at);
@@ -225,7 +229,7 @@ Result<Unfinished> find_unfinished(const std::string& path, const std::vector<Ca
     if (Status status = check_asked_for(source, asked); !status.ok()) return status;
     std::multimap<std::string, const Row*> rows;  // equal keys stay in the order of the file
     for (const Row& row : source.file.rows) begun.insert(row.case_id);
-    for (const Row& row : source.file.rows) rows.emplace(row.case_id + "\n" + row.contender, &row);
+    for (const Row& row : source.file.rows) rows.emplace(row_key(row.case_id, row.contender), &row);
     for (std::size_t i = 0; i < cases.size(); ++i) {
       if (left.kept[i].empty()) left.kept[i] = take_case(case_id(cases[i]), contenders[i], rows);
     }
