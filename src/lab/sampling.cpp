@@ -148,7 +148,10 @@ std::vector<Samples> measure(Device& device, const std::vector<Contestant>& cont
   }
   std::vector<Samples> all;
   all.reserve(states.size());
-  for (State& state : states) all.push_back(std::move(state.samples));
+  for (State& state : states) {
+    if (!state.samples.status.ok()) state.samples.enough = false;  // nothing may be held against them
+    all.push_back(std::move(state.samples));
+  }
   return all;
 }
 
