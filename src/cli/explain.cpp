@@ -24,6 +24,10 @@ int run_explain(const Invocation& invocation) {
       fmt::print("  {}\n", place.status().message());
       continue;
     }
+    if (Status status = lab::check_case(one); !status.ok()) {
+      fmt::print("  cannot   all kernels: {}\n", status.message());
+      continue;
+    }
     // A name in HEADWISE_KERNEL that no kernel has: nothing to explain before that is put right.
     if (const Result<Plan> planned = plan(one.problem, one.device);
         !planned && planned.status().code() == StatusCode::invalid_argument) {

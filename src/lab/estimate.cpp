@@ -51,7 +51,8 @@ Contender planned(const KernelInfo& kernel, const Case& one) {
   contender.algorithm = kernel.traits.algorithm;
   contender.isa = kernel.traits.isa;
   const auto start = std::chrono::steady_clock::now();
-  contender.plan = plan(one.problem, one.device, kernel.id);
+  const Status able = check_case(one);
+  contender.plan = able.ok() ? plan(one.problem, one.device, kernel.id) : Result<Plan>(able);
   contender.plan_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return contender;
@@ -169,8 +170,18 @@ Need need_of(const AttentionProblem& problem, std::size_t workspace_bytes) {
   return need;
 }
 
+Status check_case(const Case& one) {
+  if (Result<Device*> place = device(one.device); !place) return place.status();
+  return pruned(one) ? Status::unsupported("pruned attention (threshold, topk) is not built yet") : Status();
+}
+
+bool anybody_runs(const std::vector<Contender>& contenders) {
+  return std::any_of(contenders.begin(), contenders.end(), [](const Contender& c) { return c.plan.ok(); });
+}
+
 double estimate_seconds(const Case& one, const std::vector<Contender>& contenders, const SpeedBook& speeds,
                         double sample_seconds, bool measured) {
+  if (!anybody_runs(contenders)) return 0;
   const AttentionProblem& p = one.problem;
   const double threads = std::max(1, p.threads);
   const double elements =

@@ -47,7 +47,13 @@ struct Need {
 };
 Need need_of(const AttentionProblem& problem, std::size_t workspace_bytes);
 
-// Seconds of one case: inputs, verification, samples.
+bool anybody_runs(const std::vector<Contender>& contenders);
+
+// Why nobody can run the case, whoever is asked: no such device, or what no kernel computes. Ok where plans
+// decide.
+Status check_case(const Case& one);
+
+// Seconds of one case: inputs, verification, samples; 0 where nobody can run it.
 double estimate_seconds(const Case& one, const std::vector<Contender>& contenders, const SpeedBook& speeds,
                         double sample_seconds, bool measured);
 

@@ -116,7 +116,7 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.cache = one.cold ? "cold" : "hot";
   row.least_bytes = static_cast<std::int64_t>(cost(p).least_bytes());
   row.reproduce = reproducer(one, contender.id);
-  if (contender.plan.ok() && !pruned(one)) {
+  if (contender.plan.ok()) {
     row.ran = contender.plan->kernel();
     row.workspace_bytes = static_cast<std::int64_t>(contender.plan->workspace_bytes());
   }
@@ -183,9 +183,6 @@ class CaseRun {
     Result<Device*> device = headwise::device(case_.device);
     if (!device) return end_all(row_status::kAbsent, device.status().message());
     device_ = *device;
-    if (pruned(case_)) {
-      return end_all(row_status::kUnsupported, "pruned attention (threshold, topk) is not built yet");
-    }
     for (Entry& entry : entries_) foresee(entry);
     if (!any_alive()) return;
 

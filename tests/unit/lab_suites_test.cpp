@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "lab/data_files.h"
+#include "lab/estimate.h"
 #include "lab/runner.h"
 #include "lab/session.h"
 #include "lab/suites.h"
@@ -88,6 +89,20 @@ TEST_F(ShippedSuites, LinesForAnotherDeviceAreAbsentRowsHere) {
     good.status = row_status::kOk;
     collector.all.push_back(good);
     EXPECT_EQ(exit_code_of(collector.all), exit_code::kGood);
+  }
+}
+
+TEST_F(ShippedSuites, WhatNobodyCanRunTakesNoTimeAndSaysWhy) {
+  std::vector<Case> cases = cases_of("source-llmir");
+  std::erase_if(cases, [](const Case& one) { return !pruned(one) && device(one.device).ok(); });
+  ASSERT_GE(cases.size(), 8U);
+  const std::string text = check(describe_session(cases, {}));
+  EXPECT_THAT(text, HasSubstr("nobody can run it: pruned attention (threshold, topk) is not built yet"));
+  EXPECT_THAT(text, HasSubstr("at most 0 B of memory, about 0.0 s"));
+  for (const Case& one : cases) {
+    const Status able = check_case(one);
+    EXPECT_FALSE(able.ok());
+    EXPECT_THAT(text, HasSubstr(able.message()));
   }
 }
 
