@@ -60,6 +60,10 @@ int run_bench(const Invocation& invocation) {
   fmt::print("{}\n{}{}", lab::render_table(result->file.rows, terminal),
              lab::render_summary(result->file.rows, terminal),
              lab::render_insights(lab::insights_of(result->file), terminal.columns));
+  if (const std::string note = lab::load_note(result->file.run.environment);
+      options.run.measured && !note.empty()) {
+    fmt::print("Note: {}\n", note);
+  }
   if (!result->written.ok()) {
     fail(result->written);
   } else if (!invocation.out.empty()) {

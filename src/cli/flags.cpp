@@ -105,6 +105,7 @@ struct Synonyms {
 
 struct Commands {
   std::vector<std::pair<CLI::Option*, const lab::Axis*>> axis_options;
+  const CLI::Option* result_file = nullptr;
   std::vector<Synonyms> synonyms;
   Invocation invocation;
 };
@@ -223,7 +224,8 @@ void add_commands(CLI::App& app, Commands& commands) {
 
   CLI::App* report = app.add_subcommand("report", "draw the report of a result file");
   report->footer(kReportFooter);
-  report->add_option("file", i.positionals, "result file (JSON lines)")->required()->expected(1);
+  commands.result_file =
+      report->add_option("file", i.positionals, "result file (JSON lines)")->required()->expected(1);
   report
       ->add_option("--out,--html", i.out,
                    "the page [the result file's name with .html, if nothing else is asked for]")
@@ -310,6 +312,10 @@ Parsed parse_command_line(int count, const char* const* arguments) {
       if (option->count() > 1)
         return mistake(fmt::format("{}: given {} times; give a list: {} A,B", option->get_name(),
                                    option->count(), option->get_name()));
+    }
+    if (const std::size_t files = commands.result_file->count(); files > 1) {
+      return mistake(
+          fmt::format("report: takes one result file, got {}: rows of two runs are not comparable", files));
     }
     return mistake(error.what());
   }

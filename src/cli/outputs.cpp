@@ -16,6 +16,8 @@ namespace fs = std::filesystem;
 
 // A file that cannot be written is told before the run, not after it.
 Status check_writable(std::string_view flag, const std::string& path) {
+  if (Status status = lab::check_target(path); !status.ok())
+    return Status::invalid_argument(fmt::format("{}: {}", flag, status.message()));
   const fs::path folder = fs::absolute(path).parent_path();
   if (access(folder.c_str(), W_OK) == 0) return {};
   return Status::invalid_argument(

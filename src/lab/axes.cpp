@@ -158,8 +158,7 @@ std::vector<Axis> mask_axes() {
        AxisType::choice,
        "none",
        "where query i stands: top_left at key i, bottom_right at key i + seq_kv - seq_q; needed when causal "
-       "or a "
-       "window is set and seq_q differs from seq_kv",
+       "or a window is set and seq_q differs from seq_kv",
        {"top_left", "bottom_right"},
        0,
        set_align,
@@ -386,7 +385,9 @@ std::vector<Axis> pruning_axes() {
        0,
        [](D d, V v) {
          d.result.threshold = core::parse_number<float>(v);
-         return Status();
+         return d.result.threshold && *d.result.threshold >= 0 && *d.result.threshold <= 1
+                    ? Status()
+                    : wrong_value(v, "a probability, from 0 to 1");
        },
        [](C c) { return c.threshold ? core::shortest(*c.threshold) : ""; }},
       {"topk",

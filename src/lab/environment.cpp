@@ -253,6 +253,21 @@ Run start_run(std::string command, const EnvironmentOptions& options) {
           .peaks = {}};
 }
 
+std::string load_note(const Environment& environment) {
+  const auto number = [&](std::string_view name) {
+    for (const auto& [key, value] : environment) {
+      if (key == name) return core::parse_number<double>(value.substr(0, value.find(' '))).value_or(0);
+    }
+    return 0.0;
+  };
+  const double load = number("load_average"), processors = number("cpus_usable");
+  if (processors < 1 || load < 0.5 * processors) return "";
+  return fmt::format(
+      "load average {:.1f} on {:.0f} {} when the run began: other programs compute too, or did a minute ago, "
+      "and times and ratios may be theirs",
+      load, processors, processors == 1 ? "processor" : "processors");
+}
+
 double timer_step_ns() {
   static const double step = [] {
     using clock = std::chrono::steady_clock;

@@ -16,6 +16,9 @@ Environment read_environment(const EnvironmentOptions& options = {});
 // A new id and the record of this moment. `command` is the command line as typed.
 Run start_run(std::string command, const EnvironmentOptions& options = {});
 
+// What other programs may have done to the times of a run that began like this; empty where the load was low.
+std::string load_note(const Environment& environment);
+
 // Median step between different readings of the steady clock, in nanoseconds; measured at the first call.
 double timer_step_ns();
 

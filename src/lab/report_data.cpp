@@ -7,6 +7,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "lab/environment.h"
 #include "lab/insights.h"
 
 namespace headwise::lab {
@@ -98,8 +99,13 @@ std::string json_run(const Run& run) {
   for (const auto& [name, value] : run.environment) {
     environment.push_back(fmt::format("[{},{}]", json_string(name), json_string(value)));
   }
-  return fmt::format(R"({{"run":{},"started":{},"command":{},"environment":{}}})", json_string(run.run),
-                     json_string(run.started), json_string(run.command), joined(environment));
+  std::vector<std::string> continued;
+  for (const Continuation& one : run.continued)
+    continued.push_back(json_string(fmt::format("{}: {}", one.started, one.command)));
+  return fmt::format(
+      R"({{"run":{},"started":{},"command":{},"continued":{},"load_note":{},"environment":{}}})",
+      json_string(run.run), json_string(run.started), json_string(run.command), joined(continued),
+      json_string(load_note(run.environment)), joined(environment));
 }
 
 std::string json_peaks(const std::vector<Peak>& peaks) {

@@ -20,15 +20,6 @@ namespace {
 
 constexpr std::string_view kPartial = ".partial";
 
-// A device or a folder cannot be replaced by renaming a file over it, and must not be.
-Status check_target(const std::string& path) {
-  std::error_code ignored;
-  const auto kind = std::filesystem::status(path, ignored).type();
-  if (kind == std::filesystem::file_type::not_found || kind == std::filesystem::file_type::regular) return {};
-  return Status::invalid_argument(
-      fmt::format("'{}' exists and is no regular file; name a file to write", path));
-}
-
 // A new file beside `path` that is nobody else's, locked. Process ids come again (in containers at once), so
 // the name alone would not do.
 Result<int> create_partial(const std::string& path, std::string& name) {
@@ -69,6 +60,18 @@ void sync_folder_of(const std::string& path) {
 
 Status system_error(std::string_view doing, const std::string& path) {
   return Status::unavailable(fmt::format("cannot {} '{}': {}", doing, path, std::strerror(errno)));
+}
+
+Status check_target(const std::string& path) {
+  if (path == "-") {
+    return Status::invalid_argument(
+        "'-' is no name for a file, and standard output has the table; name a file");
+  }
+  std::error_code ignored;
+  const auto kind = std::filesystem::status(path, ignored).type();
+  if (kind == std::filesystem::file_type::not_found || kind == std::filesystem::file_type::regular) return {};
+  return Status::invalid_argument(
+      fmt::format("'{}' exists and is no regular file; name a file to write", path));
 }
 
 Result<std::string> read_whole_file(const std::string& path) {

@@ -13,6 +13,10 @@ namespace headwise::lab {
 // "cannot <doing> '<path>': <errno in words>".
 Status system_error(std::string_view doing, const std::string& path);
 
+// Whether a file of that name may come into being: a device or a folder cannot be replaced by renaming a file
+// over it, and must not be.
+Status check_target(const std::string& path);
+
 Result<std::string> read_whole_file(const std::string& path);
 
 // A text file written under a temporary name and renamed, so that nobody ever sees half of it.

@@ -159,14 +159,16 @@ Status read_facts(const Json& line, const char* key, std::string_view where, Env
 Status read_continued(const Json& line, std::string_view where, std::vector<Continuation>& continued) {
   const auto found = line.find("continued");
   if (found == line.end()) return {};
-  const Status wrong = problem_at(
-      where, "\"continued\" must be an array of objects with \"started\" and \"command\", both text");
-  if (!found->is_array()) return wrong;
+  const auto wrong = [&] {
+    return problem_at(
+        where, "\"continued\" must be an array of objects with \"started\" and \"command\", both text");
+  };
+  if (!found->is_array()) return wrong();
   for (const Json& one : *found) {
-    if (!one.is_object()) return wrong;
+    if (!one.is_object()) return wrong();
     const auto started = one.find("started"), command = one.find("command");
     if (started == one.end() || command == one.end() || !started->is_string() || !command->is_string())
-      return wrong;
+      return wrong();
     continued.push_back({started->get<std::string>(), command->get<std::string>()});
   }
   return {};
@@ -307,7 +309,9 @@ Status take_line(std::string_view line, std::string_view where, RunFile& file) {
     file.run.peaks.push_back(*std::move(peak));
     return {};
   }
-  if (type == "run") return wrong_type(where, "row");  // two files in one
+  if (type == "run")
+    return problem_at(where,
+                      "a second run begins here, and rows of two runs are not comparable: one file a run");
   const std::string unknown =
       fmt::format(": lines of type {} are not known to this program and left out", excerpt(type));
   const auto same = [&](const std::string& warning) { return warning.ends_with(unknown); };

@@ -7,11 +7,10 @@
 #include <array>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <optional>
 
-#include "lab/peaks.h"
 #include "core/text.h"
+#include "lab/peaks.h"
 #include "lab/progress.h"
 #include "lab/resume.h"
 #include "lab/terminal.h"
@@ -108,21 +107,16 @@ Result<Estimates> estimate_all(const std::vector<Case>& cases, const RunOptions&
   return estimates;
 }
 
-// What other programs do to the times, before it is seen in them.
-std::string load_warning() {
-  double load = 0;
-  Result<Device*> cpu = device({});
-  if (!cpu || getloadavg(&load, 1) != 1 || load < 0.5 * (*cpu)->max_threads()) return "";
-  return fmt::format(
-      "note: load average {:.1f} on {} processors: other programs compute too, and times will be disturbed",
-      load, (*cpu)->max_threads());
-}
-
 std::string machine_line() {
   Result<Device*> cpu = device({});
   if (!cpu) return cpu.status().message();
   return fmt::format("{} ({}, {} {})", (*cpu)->description(), (*cpu)->isa(), (*cpu)->max_threads(),
                      (*cpu)->max_threads() == 1 ? "thread" : "threads");
+}
+
+std::string why_nobody(const Case& one, const std::vector<Contender>& contenders) {
+  const Status able = check_case(one);
+  return able.ok() ? contenders.front().plan.status().message() : able.message();
 }
 
 Environment measuring_options(const RunOptions& options) {
@@ -135,6 +129,7 @@ Environment measuring_options(const RunOptions& options) {
 
 struct Start {
   Run run;
+  Environment now;    // of this part, where a run is resumed
   Unfinished left;    // nothing kept unless a run is resumed
   bool done = false;  // the result file is there and complete
 };
@@ -159,6 +154,7 @@ Result<Start> start_session(const std::vector<Case>& cases, const SessionOptions
   Start start;
   start.run = start_run(options.command, options.environment);
   start.run.options = measuring_options(options.run);
+  start.now = start.run.environment;
   if (!options.resume) return start;
   Result<Unfinished> left = find_unfinished(options.out, cases, start.run);
   if (!left) return left.status();
@@ -233,7 +229,8 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
     progress->line(fmt::format("{}: {} {}, {} {}, about {}; Ctrl-C keeps what is done", machine_line(), count,
                                count == 1 ? "case" : "cases", estimates->rows,
                                estimates->rows == 1 ? "row" : "rows", seconds_for_people(estimates->total)));
-    if (const std::string warning = load_warning(); run.measured && !warning.empty()) progress->line(warning);
+    if (const std::string note = load_note(start->now); run.measured && !note.empty())
+      progress->line("note: " + note);
   }
   const InterruptGuard guard;
   if (run.measured && options.peaks && result.file.run.peaks.empty()) {
@@ -271,6 +268,11 @@ Result<std::string> describe_session(const std::vector<Case>& cases, const Sessi
       if (contender.plan.ok()) workspace = std::max(workspace, contender.plan->workspace_bytes());
       who += fmt::format("{}{}{}", who.empty() ? "" : ", ", contender.id,
                          contender.plan.ok() ? "" : " (cannot)");
+    }
+    if (!anybody_runs(*contenders)) {
+      text += fmt::format("{}\n    nobody can run it: {}\n", case_id(cases[i]),
+                          why_nobody(cases[i], *contenders));
+      continue;
     }
     const double bytes = need_of(cases[i].problem, workspace).total();
     most = std::max(most, bytes);

@@ -155,6 +155,10 @@ class Usage(unittest.TestCase):
         self.refused("bench", "--cache", "warm", says="--cache: expected hot, cold")
         self.refused("bench", *QUICK, "--resume", says="--resume: needs --out")
         self.refused("bench", *QUICK, "--csv", "/nonexistent/run.csv", says="--csv: cannot write into folder")
+        self.refused("bench", *QUICK, "--csv", "-", says="--csv: '-' is no name for a file")
+        self.refused("bench", *QUICK, "--markdown", "/tmp", says="--markdown: '/tmp' exists and is no regular file")
+        self.refused("bench", "--threshold", "-1", says="--threshold: expected a probability, from 0 to 1")
+        self.refused("report", "one.jsonl", "two.jsonl", says="report: takes one result file, got 2")
         self.refused("bench", "extra", says="unexpected argument 'extra'")
         self.refused("explain", says="explain needs a problem")
         self.refused("report", says="file")
@@ -706,6 +710,12 @@ class ForeignFlags(Temporary):
             self.assertEqual(row["status"], "unsupported")
             self.assertIn("not built yet", row["reason"])
             self.assertIn("threshold=0.01", row["case"])
+
+    def test_explain_knows_no_kernel_that_prunes(self):
+        result = run("explain", "--seq", "16", "--topk", "4")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("cannot   all kernels: pruned attention (threshold, topk) is not built yet", result.stdout)
+        self.assertNotIn("chosen", result.stdout)
 
     def test_one_meaning_is_given_once(self):
         for arguments, says in [

@@ -63,6 +63,16 @@ std::string data_of(const std::string& page) {
   return page.substr(start, page.find("</script>", start) - start);
 }
 
+TEST(Report, SaysWhenARunWasContinuedAndWhenTheMachineWasBusy) {
+  ReportInputs inputs = inputs_of({good_row()});
+  EXPECT_THAT(render(inputs), HasSubstr(R"("continued":[],"load_note":"")"));
+  inputs.file.run.continued = {{"2026-01-02T04:00:00+00:00", "headwise bench --resume"}};
+  inputs.file.run.environment = {{"load_average", "1.50 0.20 0.10 3/90 77"}, {"cpus_usable", "2"}};
+  const std::string data = data_of(render(inputs));
+  EXPECT_THAT(data, HasSubstr(R"("continued":["2026-01-02T04:00:00+00:00: headwise bench --resume"])"));
+  EXPECT_THAT(data, HasSubstr("load average 1.5 on 2 processors when the run began"));
+}
+
 TEST(Report, HasItsSecurityPolicyAndRefersToNothingOutside) {
   const std::string page = render(inputs_of({good_row()}));
   EXPECT_THAT(page, HasSubstr("default-src 'none'"));

@@ -230,7 +230,7 @@ TEST_F(RowFile, HostileFilesAreRefusedByFileAndLine) {
   EXPECT_THAT(refusal("{\"a\":1}\n"), HasSubstr("no \"schema\""));
   EXPECT_THAT(refusal(run.substr(0, run.size() / 2)), HasSubstr("run.jsonl:1: "));
   EXPECT_THAT(refusal(row + "\n"), HasSubstr("expected \"type\":\"run\""));
-  EXPECT_THAT(refusal(run + run), HasSubstr("run.jsonl:2: expected \"type\":\"row\""));
+  EXPECT_THAT(refusal(run + run), HasSubstr("run.jsonl:2: a second run begins here"));
   EXPECT_THAT(refusal(run + "{\"schema\n" + row + "\n"), HasSubstr("run.jsonl:2: not a whole JSON object"));
   EXPECT_THAT(refusal(changed("headwise.rows/1", "headwise.rows/9")),
               HasSubstr("schema 'headwise.rows/9' is not known"));

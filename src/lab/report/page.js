@@ -61,11 +61,13 @@ function fastest_facts() {
 function note_noise() {
   const timed = drawn_rows.filter((row) => row.ms_low != null && row.ms_high != null);
   const restless = timed.filter((row) => row.ms_high - row.ms_low > 0.05 * row.ms_median);
-  if (restless.length * 10 <= timed.length) return;
   const note = document.getElementById("noise");
-  note.hidden = false;
-  note.textContent = `In ${restless.length} of ${plural(timed.length, "timed row")} the median is uncertain by more than 5\u2009%, `
-      + "so something else was running or sampling was cut short: small differences between these rows mean nothing.";
+  const sentences = [];
+  if (restless.length * 10 > timed.length) sentences.push(`In ${restless.length} of ${plural(timed.length, "timed row")} the median is uncertain by more than 5\u2009%, `
+      + "so something else was running or sampling was cut short: small differences between these rows mean nothing.");
+  if (timed.length > 0 && page.run.load_note) sentences.push(`The machine was busy: ${page.run.load_note}.`);
+  note.hidden = sentences.length === 0;
+  note.textContent = sentences.join(" ");
 }
 
 function start_header() {
@@ -136,7 +138,7 @@ const environment_text = (name, value) => (name.endsWith("_bytes") && /^\d+$/.te
 
 function start_environment() {
   const list = document.getElementById("environment-list");
-  const entries = [["run", page.run.run], ["started", page.run.started], ["command", page.run.command], ...page.run.environment];
+  const entries = [["run", page.run.run], ["started", page.run.started], ["command", page.run.command], ...page.run.continued.map((text) => ["continued", text]), ...page.run.environment];
   list.append(...entries.map(([name, value]) => element("div", {},
       element("dt", {}, name.replaceAll("_", " ").replace(/ bytes$/, "")), element("dd", {}, environment_text(name, value)))));
   document.getElementById("footer").textContent = `Drawn from ${page.source || "a run"} (run ${page.run.run}, schema ${page.schema}). This file is complete in itself: it loads nothing.`;
