@@ -67,6 +67,22 @@ TEST_P(SpecialValues, LargestScaleOfEqualScores) {
   }
 }
 
+// A scale of 0 makes every finite score 0, and no score of what is not finite: 0 * inf is NaN.
+TEST_P(SpecialValues, ScaleOfZeroKeepsNonFiniteQueries) {
+  AttentionProblem problem = problem_of("seq_q=20 seq_kv=70 heads=1 head_dim=40 lse=1");
+  problem.softmax_scale = 0.0F;
+  const lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+  const TensorView& q = inputs.args().q;
+  store_element(q.dtype, q.data, 3 * 40 + 37, std::numeric_limits<double>::quiet_NaN());
+  store_element(q.dtype, q.data, 5 * 40, -std::numeric_limits<double>::infinity());
+  ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+  for (std::int64_t row = 0; row < problem.seq_q; ++row) {
+    const double x = load_element(q.dtype, inputs.args().out.data, row * 40);
+    EXPECT_EQ(std::isnan(x), row == 3 || row == 5) << "row " << row;
+    EXPECT_EQ(std::isnan(inputs.args().lse.as<float>()[row]), row == 3 || row == 5) << "row " << row;
+  }
+}
+
 // Tensors without elements may have no memory; nothing is added to their null pointers (UBSan).
 TEST_P(SpecialValues, NoKeysNeedNoMemory) {
   const AttentionProblem problem = problem_of("batch=2 seq_q=5 seq_kv=0 heads=4 kv_heads=2 head_dim=8 lse=1");
