@@ -9,9 +9,11 @@ std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t ke
   if (staging == Staging::widened) {
     bytes = keys * (widened_columns(p.head_dim) + widened_columns(p.head_dim_v)) * 4;
   } else if (staging == Staging::tiles) {
-    // K: the last tile, and all rows where they do not fill tiles.
-    const std::int64_t k_rows = 16 + (p.head_dim % 32 == 0 ? 0 : keys);
-    bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + k_rows * tile_columns(p.head_dim)) * 2;
+    // K: all rows where they do not fill tiles.
+    const std::int64_t k_rows = p.head_dim % 32 == 0 ? 0 : keys;
+    bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + tail_elements(p.head_dim) +
+             k_rows * tile_columns(p.head_dim)) *
+            2;
   }
   return line_up(static_cast<std::size_t>(bytes));
 }

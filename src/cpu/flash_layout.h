@@ -20,11 +20,17 @@ enum class Staging : std::uint8_t {
 // Columns of a row that holds whole vectors of any instruction set: 16 floats.
 constexpr std::int64_t widened_columns(std::int64_t columns) { return (columns + 15) / 16 * 16; }
 
-// Rows and columns of matrix tiles: 16 rows of 32 bf16. Keys are multiplied 32 at a time, from any key on,
-// so a row of V^T has room for 32 more than are staged.
+// Rows and columns of matrix tiles: 16 rows of 32 bf16. 512 keys of V^T and a cache line more are no power of
+// two, so that its rows do not share few sets of a cache.
 constexpr std::int64_t tile_columns(std::int64_t columns) { return (columns + 31) / 32 * 32; }
 constexpr std::int64_t tile_rows(std::int64_t rows) { return (rows + 15) / 16 * 16; }
 constexpr std::int64_t transposed_stride(std::int64_t keys) { return tile_columns(keys) + 32; }
+// Tiles whose rows or columns end early are copied: 16 rows of K, or 32 keys of four tiles of V^T.
+constexpr int kMostRowTiles = 4;
+constexpr std::int64_t tail_elements(std::int64_t head_dim) {
+  constexpr std::int64_t kLeast = 16 * 32 * kMostRowTiles;
+  return 16 * tile_columns(head_dim) > kLeast ? 16 * tile_columns(head_dim) : kLeast;
+}
 
 // What a layout must know of a kernel's micro-kernels.
 struct KernelShape {

@@ -111,6 +111,28 @@ TEST_P(EveryKernel, ThreadsAndRepeatsGiveTheSameBits) {
   }
 }
 
+// Nor on which rows a thread takes together, where some see a value that is not finite and others do not: a
+// tile ends at any key, and what the next one sees behind it may be staged for both.
+TEST_P(EveryKernel, NonFiniteValuesReachTheSameRowsWithAnyThreads) {
+  const KernelInfo& kernel = GetParam();
+  AttentionProblem problem =
+      check(parse_problem("seq_q=600 seq_kv=607 heads=1 head_dim=16 causal=1 align=bottom_right lse=1"));
+  problem.dtype = problem.kv_dtype = kernel.traits.dtype;
+  lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+  for (const std::int64_t key : {39, 301, 583}) {
+    fill_keys(without_k(inputs.args()), key, key + 1, std::numeric_limits<double>::infinity());
+  }
+  std::vector<std::byte> first;
+  for (const int threads : {1, 2, 7}) {
+    problem.threads = threads;
+    ASSERT_TRUE(lab::poison(inputs).ok());
+    ASSERT_TRUE(run(check(plan(problem, {}, kernel.id)), inputs.args()).ok());
+    const std::vector<std::byte> bits = output_bits(inputs.args());
+    if (first.empty()) first = bits;
+    EXPECT_EQ(bits, first) << threads << " threads";
+  }
+}
+
 TEST_P(EveryKernel, BatchNeighboursChangeNothing) {
   const KernelInfo& kernel = GetParam();
   AttentionProblem problem = check(parse_problem(

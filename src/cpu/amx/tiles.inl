@@ -22,10 +22,10 @@ struct ProductScope {
 struct Staged {
   const bfloat16* k;  // of key `first`
   std::int64_t k_stride;
-  std::int64_t last;   // the key behind the last row of k that may be read
-  const bfloat16* v;   // V^T [tile_rows(head_dim_v)][v_stride], column 0 is key `first`, zeros behind the last
+  std::int64_t last;  // the key behind the last row of k that may be read
+  const bfloat16* v;  // V^T [tile_rows(head_dim_v)][v_stride], column 0 is key `first`
   std::int64_t v_stride;
-  bfloat16* k_tail;  // room for the last rows of k and zeros behind them, a tile
+  bfloat16* tail;  // room for tail_elements(): tiles of k or v that end early, and zeros behind
   std::int64_t first;
 };
 
@@ -52,7 +52,7 @@ inline void transpose_values(const bfloat16* v, std::int64_t stride, std::int64_
                              bfloat16* to, std::int64_t to_stride) {
   for (std::int64_t d = 0; d < head_dim_v; d += kLanes) {
     const int columns = head_dim_v - d < kLanes ? static_cast<int>(head_dim_v - d) : kLanes;
-    for (std::int64_t j = 0; j < to_stride; j += kStep) {
+    for (std::int64_t j = 0; j < keys; j += kStep) {
       Float x[kLanes];
       for (int r = 0; r < kLanes; ++r) {
         const std::int64_t key = j + 2 * r;
@@ -82,7 +82,7 @@ inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, std::i
   }
   // Rows that do not fill tiles: what stands behind them is somebody else's.
   const std::int64_t k_stride = tile_columns(p.head_dim);
-  T* own_k = tail + kTileHeight * k_stride;
+  T* own_k = tail + tail_elements(p.head_dim);
   copy_rows(k, args.k.stride[1], rows, p.head_dim, own_k, k_stride);
   return {own_k, k_stride, keys.end, own_v, v_stride, tail, keys.begin};
 }
@@ -95,7 +95,7 @@ inline void expect_values(const Staged& /*from*/, std::int64_t /*begin*/, std::i
 // Sums (A x N of them) are tiles 0 to 3, row-major. With two columns: rows 4 and 5, columns 6 and 7. With one:
 // column 4, rows 5 to 7 in turn.
 template <int N>
-constexpr int kRowTiles = N == 1 ? 4 : 2;
+constexpr int kRowTiles = N == 1 ? kMostRowTiles : 2;
 template <int N, int A>
 constexpr int kRowTile = N == 1 ? 5 + A % 3 : 4 + A;
 template <int N>
@@ -153,10 +153,10 @@ inline void score_tiles(const Staged& from, std::int64_t begin, std::int64_t j, 
     stride[a] = from.k_stride;
     if (key + kTileHeight > from.last) {
       const std::int64_t rows = from.last - key;
-      copy_rows(row[a], from.k_stride, rows, columns, from.k_tail, columns);
-      __builtin_memset(static_cast<void*>(from.k_tail + rows * columns), 0,
+      copy_rows(row[a], from.k_stride, rows, columns, from.tail, columns);
+      __builtin_memset(static_cast<void*>(from.tail + rows * columns), 0,
                        static_cast<std::size_t>((kTileHeight - rows) * columns) * 2);
-      row[a] = from.k_tail;
+      row[a] = from.tail;
       stride[a] = columns;
     }
   }
@@ -227,9 +227,10 @@ inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (
   }
 }
 
+// Keys behind the last one have weights of 0, but what is staged of them for other tiles may not be finite.
 template <int N, int Count>
-inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p, std::int64_t keys, bool empty,
-                        float* o) {
+inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p, std::int64_t keys,
+                        bfloat16* tail, bool empty, float* o) {
   const bfloat16* row[Count];
   std::int64_t stride[Count];
   for (int a = 0; a < Count; ++a) {
@@ -241,9 +242,20 @@ inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p
   } else {
     load_sums<N, Count>(o);
   }
-  for (std::int64_t j = 0; j < keys; j += kStep) {
+  std::int64_t j = 0;
+  for (; j + kStep <= keys; j += kStep) {
     load_columns<N>(p + j / 2 * kLanes * N, kLanes * N);
     multiply_rows<N, Count>(row, stride, j);
+  }
+  if (j < keys) {
+    for (int a = 0; a < Count; ++a) {
+      bfloat16* const part = tail + a * kTileHeight * kStep;
+      copy_rows(row[a] + j, v_stride, kTileHeight, keys - j, part, kStep);
+      row[a] = part;
+      stride[a] = kStep;
+    }
+    load_columns<N>(p + j / 2 * kLanes * N, kLanes * N);
+    multiply_rows<N, Count>(row, stride, 0);
   }
   store_sums<N, Count>(o);
 }
@@ -269,10 +281,11 @@ inline void values(const Staged& from, std::int64_t begin, std::int64_t keys, co
   constexpr std::int64_t kMost = std::int64_t{kTileHeight} * kRowTiles<N>;
   std::int64_t d = 0;
   for (; d + kMost <= rows; d += kMost) {
-    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, p, keys, factor == nullptr,
+    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, factor == nullptr,
                                  o + d * kWidth);
   }
   for (; d < rows; d += kTileHeight) {
-    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, factor == nullptr, o + d * kWidth);
+    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, factor == nullptr,
+                      o + d * kWidth);
   }
 }
