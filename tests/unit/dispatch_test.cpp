@@ -164,6 +164,16 @@ TEST(Plan, WorkspaceOfAbsurdSizesDoesNotWrapRound) {
   }
 }
 
+// Nothing to compute, so no volume counts: none may overflow where kernels are weighed (UBSan).
+TEST(Plan, EmptyProblemOfAbsurdSizesHasAPlan) {
+  for (const char* dtype : {"f32", "f16", "bf16"}) {
+    const AttentionProblem problem =
+        parsed(std::string("batch=0 heads=64 seq_q=1 seq_kv=281474976710656 head_dim=576 dtype=") + dtype);
+    EXPECT_TRUE(plan(problem).ok());
+    EXPECT_EQ(explain(problem).size(), kernels().size());
+  }
+}
+
 TEST(Attention, BringYourOwnWorkspaceAndThreads) {
   Mean mean;
   for (const int threads : {1, 2}) {

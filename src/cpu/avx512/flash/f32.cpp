@@ -47,11 +47,13 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 std::string_view yields(const AttentionProblem& p) {
   constexpr int kZen5 = 26;
   constexpr std::int64_t kPage = 4096;
-  constexpr std::int64_t kMegabyte = std::int64_t{1} << 20;
+  constexpr double kMegabyte = 1 << 20;
   if (core::cpu_features().family != kZen5 || Rows(p).count > avx512::kLanes) return {};
   const std::int64_t row = p.kv_heads * p.head_dim * 4;
-  const std::int64_t item = p.seq_kv * p.kv_heads * (p.head_dim + p.head_dim_v) * 4;
-  const std::int64_t all = p.batch_invariant ? item : item * p.batch;
+  // In double: problems without queries may have more keys than 64 bits can count bytes of.
+  const double item = static_cast<double>(p.seq_kv) * static_cast<double>(p.kv_heads) *
+                      static_cast<double>((p.head_dim + p.head_dim_v) * 4);
+  const double all = p.batch_invariant ? item : item * static_cast<double>(p.batch);
   const bool from_memory = all > 24 * kMegabyte && item < 96 * kMegabyte;
   return row >= kPage && from_memory ? "few queries, and K and V from memory with rows a page apart" : "";
 }
