@@ -57,7 +57,7 @@ std::uint64_t read_xcr0() {
 }
 
 // Linux grants the 8 KiB of tile state to a process only when asked.
-bool request_tile_permission() {
+[[maybe_unused]] bool request_tile_permission() {
 #if defined(__linux__)
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
@@ -68,7 +68,7 @@ bool request_tile_permission() {
 }
 
 // Palette 1 with 8 tiles of 16 rows of 64 bytes is what kernels are written for.
-bool has_expected_tiles() {
+[[maybe_unused]] bool has_expected_tiles() {
   if (cpuid(0x1d, 0).eax < 1) return false;
   const Registers palette = cpuid(0x1d, 1);
   return (palette.ebx & 0xffffU) == 64 && (palette.ebx >> 16) >= 8 && (palette.ecx & 0xffffU) >= 16;
@@ -101,7 +101,6 @@ void detect_processor(CpuFeatures& features) {
   const std::uint64_t xcr0 = os_saves_state ? read_xcr0() : 0;
   const bool ymm = (xcr0 & 0x6U) == 0x6U;
   const bool zmm = (xcr0 & 0xe6U) == 0xe6U;
-  const bool tiles = (xcr0 & 0x60000U) == 0x60000U;
 
   const Registers seven = cpuid(7);
   const Registers seven_one = cpuid(7, 1);
@@ -119,6 +118,7 @@ void detect_processor(CpuFeatures& features) {
   features.amx_bf16 = features.avx512;
   features.brand += ", AMX in software";
 #else
+  const bool tiles = (xcr0 & 0x60000U) == 0x60000U;
   const bool amx_listed = features.avx512 && tiles && bit(seven.edx, 24) && has_expected_tiles();
   if (amx_listed && request_tile_permission()) {
     features.amx_bf16 = bit(seven.edx, 22);
