@@ -62,7 +62,7 @@ int run_bench(const Invocation& invocation) {
              lab::render_insights(lab::insights_of(result->file), terminal.columns));
   if (const std::string note = lab::load_note(result->file.run.environment);
       options.run.measured && !note.empty()) {
-    fmt::print("Note: {}\n", note);
+    fmt::print("{}\n", lab::wrapped("Note: " + note, " ", terminal.columns, 4));
   }
   if (!result->written.ok()) {
     fail(result->written);

@@ -8,25 +8,13 @@
 #include "core/text.h"
 
 #include "lab/insights_steps.h"
+#include "lab/terminal.h"
 
 namespace headwise::lab {
 namespace {
 
 constexpr std::size_t kPairs = 2;     // of contenders whose crossovers are shown
 constexpr std::size_t kFamilies = 2;  // of a kind that are named; more are counted
-
-// Broken at blanks; further lines are indented.
-std::string wrapped_words(const std::string& text, int columns) {
-  std::string result, line;
-  for (const std::string_view word : core::split_words(text)) {
-    if (!line.empty() && line.size() + 1 + word.size() > static_cast<std::size_t>(std::max(columns, 20))) {
-      result += line + "\n";
-      line = "   ";
-    }
-    line += (line.empty() ? "" : " ") + std::string(word);
-  }
-  return result + line + "\n";
-}
 
 // "full prefill (1.52x over avx512 unfused)"; the rival is named where it is not the one named before.
 std::string use_text(const Recommendation& r, std::string& rival) {
@@ -58,7 +46,7 @@ std::string best_lines(const std::vector<Recommendation>& all, int columns) {
       contender = r->contender;
       line += " " + use_text(*r, rival);
     }
-    text += wrapped_words(line, columns);
+    text += wrapped(line, " ", columns, 4) + "\n";
   }
   return text;
 }
@@ -77,7 +65,7 @@ std::string memory_line(const std::vector<Recommendation>& all, int columns) {
   std::string line;
   for (const auto& [who, dtypes] : answers)
     line += fmt::format("{} {} ({})", line.empty() ? "Least memory:" : ",", who, fmt::join(dtypes, ", "));
-  return line.empty() ? "" : wrapped_words(line, columns);
+  return line.empty() ? "" : wrapped(line, " ", columns, 4) + "\n";
 }
 
 // "at every length" in 4 families, "from 256 on" in 1: what a crossover says, without its figures.
@@ -110,7 +98,7 @@ std::string pair_line(const std::vector<const Crossover*>& pair, int columns) {
                 ? fmt::format("{} series of lengths", families.size())
                 : fmt::format("[{}]", fmt::join(families, "], ["));
   }
-  return wrapped_words(line, columns);
+  return wrapped(line, " ", columns, 4) + "\n";
 }
 
 }  // namespace

@@ -73,9 +73,9 @@ std::string render_peaks(const std::vector<Peak>& peaks) {
         peak.set_bytes == 0
             ? ""
             : fmt::format(", {} a thread", bytes_for_people(static_cast<double>(peak.set_bytes)));
-    text += fmt::format("  {:<8}{:<14}{:>9} {:<9}({} to {}), {} {}{}\n", peak.device, peak.name,
+    text += fmt::format("  {:<8}{:<14}{:>9} {:<9}({} to {}), {}{}\n", peak.device, peak.name,
                         four_digits(peak.value), peak.unit, four_digits(peak.low), four_digits(peak.high),
-                        peak.threads, peak.threads == 1 ? "thread" : "threads", set);
+                        counted(static_cast<std::size_t>(peak.threads), "thread"), set);
   }
   return text;
 }

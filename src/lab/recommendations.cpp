@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "lab/insights_steps.h"
+#include "lab/units.h"
 
 namespace headwise::lab {
 namespace {
@@ -45,16 +46,13 @@ struct Settings {
     std::vector<std::string> parts;
     if (row.direction != "forward") parts.push_back(row.direction);
     if (devices.size() > 1) parts.push_back(row.device);
-    if (threads.size() > 1)
-      parts.push_back(fmt::format("{} {}", row.threads, row.threads == 1 ? "thread" : "threads"));
+    if (threads.size() > 1) parts.push_back(counted(static_cast<std::size_t>(row.threads), "thread"));
     if (row.cache == "cold") parts.emplace_back("cold cache");
     return fmt::format("{}", fmt::join(parts, ", "));
   }
 };
 
-std::string cases_text(std::size_t count) {
-  return fmt::format("{} {}", count, count == 1 ? "case" : "cases");
-}
+std::string cases_text(std::size_t count) { return counted(count, "case"); }
 
 // What one contender did in the cases of a use.
 struct Entrant {

@@ -100,6 +100,7 @@ std::string json_run(const Run& run) {
     environment.push_back(fmt::format("[{},{}]", json_string(name), json_string(value)));
   }
   std::vector<std::string> continued;
+  continued.reserve(run.continued.size());
   for (const Continuation& one : run.continued)
     continued.push_back(json_string(fmt::format("{}: {}", one.started, one.command)));
   return fmt::format(

@@ -110,8 +110,8 @@ Result<Estimates> estimate_all(const std::vector<Case>& cases, const RunOptions&
 std::string machine_line() {
   Result<Device*> cpu = device({});
   if (!cpu) return cpu.status().message();
-  return fmt::format("{} ({}, {} {})", (*cpu)->description(), (*cpu)->isa(), (*cpu)->max_threads(),
-                     (*cpu)->max_threads() == 1 ? "thread" : "threads");
+  return fmt::format("{} ({}, {})", (*cpu)->description(), (*cpu)->isa(),
+                     counted(static_cast<std::size_t>((*cpu)->max_threads()), "thread"));
 }
 
 std::string why_nobody(const Case& one, const std::vector<Contender>& contenders) {
@@ -226,9 +226,9 @@ Result<SessionResult> run_session(const std::vector<Case>& cases, const SessionO
   if (!options.quiet) {
     progress.emplace(stderr, terminal_of(2), short_labels(cases), estimates->seconds);
     const std::size_t count = cases.size() - start->left.kept_cases();
-    progress->line(fmt::format("{}: {} {}, {} {}, about {}; Ctrl-C keeps what is done", machine_line(), count,
-                               count == 1 ? "case" : "cases", estimates->rows,
-                               estimates->rows == 1 ? "row" : "rows", seconds_for_people(estimates->total)));
+    progress->line(fmt::format("{}: {}, {}, about {}; Ctrl-C keeps what is done", machine_line(),
+                               counted(count, "case"), counted(estimates->rows, "row"),
+                               seconds_for_people(estimates->total)));
     if (const std::string note = load_note(start->now); run.measured && !note.empty())
       progress->line("note: " + note);
   }
@@ -280,9 +280,8 @@ Result<std::string> describe_session(const std::vector<Case>& cases, const Sessi
                         seconds_for_people(estimates->seconds[i]), who);
   }
   const std::size_t count = cases.size() - start->left.kept_cases();
-  return text + fmt::format("{} {}, {} {}, at most {} of memory, about {}\n", count,
-                            count == 1 ? "case" : "cases", estimates->rows,
-                            estimates->rows == 1 ? "row" : "rows", bytes_for_people(most),
+  return text + fmt::format("{}, {}, at most {} of memory, about {}\n", counted(count, "case"),
+                            counted(estimates->rows, "row"), bytes_for_people(most),
                             seconds_for_people(estimates->total));
 }
 

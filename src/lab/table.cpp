@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <map>
 
+#include "core/text.h"
 #include "lab/columns.h"
 #include "lab/statistics.h"
+#include "lab/units.h"
 
 namespace headwise::lab {
 namespace {
@@ -69,33 +71,21 @@ Color color_of(const Row& row, bool fastest) {
   return fastest ? Color::green : Color::none;
 }
 
-// Broken behind a separator, later lines indented.
-std::string wrapped(const std::string& text, std::string_view separator, int columns) {
-  std::string result, line;
-  std::size_t begin = 0;
-  while (begin < text.size()) {
-    std::size_t end = std::min(text.find(separator, begin), text.size());
-    end = end == text.size() ? end : end + separator.size();
-    const std::string part = text.substr(begin, end - begin);
-    if (!line.empty() && line.size() + part.size() > static_cast<std::size_t>(columns)) {
-      result += line.erase(line.find_last_not_of(' ') + 1) + "\n  ";
-      line.clear();
-    }
-    line += part;
-    begin = end;
-  }
-  return result + line;
-}
-
-}  // namespace
-
-std::vector<bool> fastest_of_case(const std::vector<Row>& rows) {
+// The fastest ranked row of each case.
+std::map<std::string, const Row*> leaders_of(const std::vector<Row>& rows) {
   std::map<std::string, const Row*> best;
   for (const Row& row : rows) {
     if (!ranked(row)) continue;
     const Row*& leader = best[row.case_id];
     if (leader == nullptr || *row.ms_median < *leader->ms_median) leader = &row;
   }
+  return best;
+}
+
+}  // namespace
+
+std::vector<bool> fastest_of_case(const std::vector<Row>& rows) {
+  const std::map<std::string, const Row*> best = leaders_of(rows);
   std::vector<bool> marks;
   for (const Row& row : rows) {
     const auto found = best.find(row.case_id);
@@ -114,7 +104,7 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
   const std::vector<std::string> headings =
       arrange(rows, columns, static_cast<std::size_t>(terminal.columns));
   std::string text;
-  if (!caption.empty()) text += wrapped("All rows: " + caption, ", ", terminal.columns - 2) + "\n\n";
+  if (!caption.empty()) text += wrapped("All rows: " + caption, ", ", terminal.columns, 2) + "\n\n";
 
   std::string head = " ", rule = " ";
   for (const Column& column : columns) {
@@ -131,7 +121,7 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
   const std::vector<bool> fastest = fastest_of_case(rows);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (!headings.empty() && (i == 0 || rows[i].case_id != rows[i - 1].case_id))
-      text += wrapped(headings[i], " ", terminal.columns - 2) + "\n";
+      text += wrapped(headings[i], " ", terminal.columns, 2) + "\n";
     std::string line(fastest[i] ? "*" : " ");
     for (const Column& column : columns)
       line += " " + pad(column.cells[i], column.width, column.numeric()) + " ";
@@ -143,12 +133,7 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
 namespace {
 
 std::string fastest_line(const std::vector<Row>& rows) {
-  std::map<std::string, const Row*> best;
-  for (const Row& row : rows) {
-    if (!ranked(row)) continue;
-    const Row*& leader = best[row.case_id];
-    if (leader == nullptr || *row.ms_median < *leader->ms_median) leader = &row;
-  }
+  const std::map<std::string, const Row*> best = leaders_of(rows);
   if (best.empty()) return "";
   std::map<std::string, int> wins;
   for (const auto& [ignored, row] : best) ++wins[row->contender];
@@ -157,9 +142,8 @@ std::string fastest_line(const std::vector<Row>& rows) {
                    [](const auto& a, const auto& b) { return a.second > b.second; });
   std::string text = "Fastest (*): ";
   for (std::size_t i = 0; i < order.size(); ++i) {
-    text +=
-        fmt::format("{}{} in {}{}", i == 0 ? "" : ", ", order[i].first, order[i].second,
-                    i == 0 ? fmt::format(" of {} {}", best.size(), best.size() == 1 ? "case" : "cases") : "");
+    text += fmt::format("{}{} in {}{}", i == 0 ? "" : ", ", order[i].first, order[i].second,
+                        i == 0 ? " of " + counted(best.size(), "case") : "");
   }
   return text + "\n";
 }
@@ -174,8 +158,8 @@ std::string speedup_lines(const std::vector<Row>& rows) {
   std::string text;
   for (const auto& [who, values] : speedups) {
     const auto [low, high] = std::minmax_element(values.begin(), values.end());
-    text += fmt::format("Speedup: {}: median {:.2f}x ({:.2f}x to {:.2f}x in {} {})\n", who, median(values),
-                        *low, *high, values.size(), values.size() == 1 ? "case" : "cases");
+    text += fmt::format("Speedup: {}: median {:.2f}x ({:.2f}x to {:.2f}x in {})\n", who, median(values), *low,
+                        *high, counted(values.size(), "case"));
   }
   return text;
 }
@@ -219,7 +203,10 @@ std::string noise_line(const std::vector<Row>& rows) {
 }  // namespace
 
 std::string render_summary(const std::vector<Row>& rows, const Terminal& terminal) {
-  std::string text = fastest_line(rows) + speedup_lines(rows) + noise_line(rows) + verified_line(rows);
+  std::string text;
+  const std::string lines = fastest_line(rows) + speedup_lines(rows) + noise_line(rows) + verified_line(rows);
+  for (const std::string_view line : core::split(std::string_view(lines).substr(0, lines.size() - 1), '\n'))
+    text += wrapped(line, " ", terminal.columns, 4) + "\n";
   // Each reason once, with how many rows share it.
   std::vector<std::pair<std::string, int>> reasons;
   for (const Row& row : rows) {

@@ -64,4 +64,22 @@ std::string cut_to(std::string_view text, int columns) {
   return std::string(text.substr(0, width - 3)) + "...";
 }
 
+std::string wrapped(std::string_view text, std::string_view separator, int columns, std::size_t indent) {
+  const auto width = static_cast<std::size_t>(std::max(columns, 20));
+  std::string result, line;
+  while (!text.empty()) {
+    const std::size_t found = text.find(separator);
+    const std::size_t end = found == std::string_view::npos ? text.size() : found + separator.size();
+    const std::string_view part = text.substr(0, end);
+    const std::size_t shown = found == std::string_view::npos ? part.size() : part.find_last_not_of(' ') + 1;
+    if (line.find_first_not_of(' ') != std::string::npos && line.size() + shown > width) {
+      result += line.erase(line.find_last_not_of(' ') + 1) + "\n";
+      line.assign(indent, ' ');
+    }
+    line += part;
+    text.remove_prefix(end);
+  }
+  return result + line;
+}
+
 }  // namespace headwise::lab

@@ -1,6 +1,7 @@
 // What the terminal can show: width, colours, characters.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -21,5 +22,8 @@ enum class Color { none, bold, green, yellow, red };
 std::string colored(const Terminal& terminal, Color color, std::string_view text);
 // At most `columns` characters, "..." where something was cut.
 std::string cut_to(std::string_view text, int columns);
+
+// Broken behind a separator where a line would be longer; later lines are indented.
+std::string wrapped(std::string_view text, std::string_view separator, int columns, std::size_t indent);
 
 }  // namespace headwise::lab

@@ -36,6 +36,10 @@ std::string four_digits(double value) {
   return fmt::format("{:.{}f}", value, std::clamp(decimals, 0, 6));
 }
 
+std::string counted(std::size_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string shell_word(std::string_view word) {
   if (!word.empty() && word.find_first_of(" \t\n'\"$`*?[]{}~#!&;<>()|\\") == std::string_view::npos)
     return std::string(word);

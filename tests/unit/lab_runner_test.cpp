@@ -13,6 +13,7 @@
 #include "lab/sampling.h"
 #include "lab/session.h"
 #include "lab/table.h"
+#include "lab/terminal.h"
 
 namespace headwise::lab {
 namespace {
@@ -296,6 +297,14 @@ TEST(EnvironmentRecord, HoldsThirtyFieldsReadFromTheMachine) {
   EXPECT_THAT(load_note({{"load_average", "1.00 0 0"}, {"cpus_usable", "1"}}),
               HasSubstr("1.0 on 1 processor when"));
   EXPECT_NE(start_run("a").run, start_run("b").run);
+}
+
+TEST(Terminal, LinesAreBrokenBehindSeparatorsAndIndented) {
+  EXPECT_EQ(wrapped("", " ", 40, 4), "");
+  EXPECT_EQ(wrapped("one line that fits", " ", 20, 4), "one line that fits");
+  EXPECT_EQ(wrapped("a word, and then another", ", ", 20, 2), "a word,\n  and then another");
+  EXPECT_EQ(wrapped("Speedup: one over another: 1.00x", " ", 20, 4), "Speedup: one over\n    another: 1.00x");
+  EXPECT_EQ(wrapped("x a_word_longer_than_any_line", " ", 20, 2), "x\n  a_word_longer_than_any_line");
 }
 
 TEST(Table, DropsTheLeastImportantColumnsUntilItFits) {
