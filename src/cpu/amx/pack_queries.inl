@@ -1,5 +1,5 @@
-// Queries in the form in which amx/tiles.inl multiplies them: for each 32 columns 16 rows of pairs of columns,
-// a dword a query, zeros behind head_dim.
+// Queries in the form in which amx/tiles.inl multiplies them: for each 32 columns 16 rows of pairs of
+// columns, a dword a query, zeros behind head_dim.
 
 // Queries times 1, -1 or 0 (Scale): a sign, or nothing but NaN of what is not finite.
 inline Int scaled_halves(Int halves, float factor) {

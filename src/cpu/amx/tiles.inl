@@ -48,8 +48,8 @@ inline Int widen_halves(const bfloat16* row, int count) {
 }
 
 // V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed.
-inline void transpose_values(const bfloat16* v, std::int64_t stride, std::int64_t keys, std::int64_t head_dim_v,
-                             bfloat16* to, std::int64_t to_stride) {
+inline void transpose_values(const bfloat16* v, std::int64_t stride, std::int64_t keys,
+                             std::int64_t head_dim_v, bfloat16* to, std::int64_t to_stride) {
   for (std::int64_t d = 0; d < head_dim_v; d += kLanes) {
     const int columns = head_dim_v - d < kLanes ? static_cast<int>(head_dim_v - d) : kLanes;
     for (std::int64_t j = 0; j < keys; j += kStep) {
@@ -92,8 +92,8 @@ template <int N>
 inline void expect_values(const Staged& /*from*/, std::int64_t /*begin*/, std::int64_t /*keys*/,
                           std::int64_t /*head_dim_v*/) {}
 
-// Sums (A x N of them) are tiles 0 to 3, row-major. With two columns: rows 4 and 5, columns 6 and 7. With one:
-// column 4, rows 5 to 7 in turn.
+// Sums (A x N of them) are tiles 0 to 3, row-major. With two columns: rows 4 and 5, columns 6 and 7. With
+// one: column 4, rows 5 to 7 in turn.
 template <int N>
 constexpr int kRowTiles = N == 1 ? kMostRowTiles : 2;
 template <int N, int A>
@@ -199,9 +199,9 @@ inline Float exp2_for_bfloat16(Float t) {
   return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, broadcast(-126.0F), _CMP_NLT_UQ), p, t);
 }
 
-// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`: rows 2r and 2r + 1 become row r, their weights
-// rounded to bf16 (halves up: ties are one in 65,536) in the lower and upper halves of a dword. Zeros up to
-// whole steps.
+// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`: rows 2r and 2r + 1 become row r, their
+// weights rounded to bf16 (halves up: ties are one in 65,536) in the lower and upper halves of a dword. Zeros
+// up to whole steps.
 template <int N>
 inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
                          Float (&sum)[N]) {

@@ -93,7 +93,8 @@ inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const floa
 
 // One task: a super-block of tiles, all chunks. Tiles of one head share what is staged. Tiles of neighbouring
 // heads (decoding) share pages: a token's heads lie side by side, and one head after the other would walk
-// through all pages of K and V for each (4,096 tokens of 8 heads of 128 are 8,192 pages, twice what a TLB holds).
+// through all pages of K and V for each (4,096 tokens of 8 heads of 128 are 8,192 pages, twice what a TLB
+// holds).
 inline void flash_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const FlashCall*>(context);
   const bool one_head = call.tiling.tiles_per_head > 1;

@@ -34,7 +34,8 @@ inline void memeff_tile(const MemeffCall& call, const Tile& tile, float* free) {
 inline void memeff_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const MemeffCall*>(context);
   const Tile tile = call.tiling.tile(index);
-  auto* free = reinterpret_cast<float*>(call.workspace + static_cast<std::size_t>(worker) * call.worker_bytes);
+  auto* free =
+      reinterpret_cast<float*>(call.workspace + static_cast<std::size_t>(worker) * call.worker_bytes);
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), memeff_tile, call, tile, free);
 }
 

@@ -40,9 +40,9 @@ inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p,
     const std::int64_t count = end - begin;
     Float peak[N];
     for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
-    const Staged from = ready != nullptr ? *ready
-                                         : stage<Element>(args, p, tile.batch, tile.kv_head, {begin, end},
-                                                          scratch.staged);
+    const Staged from = ready != nullptr
+                            ? *ready
+                            : stage<Element>(args, p, tile.batch, tile.kv_head, {begin, end}, scratch.staged);
     expect_values<N>(from, begin, count, p.head_dim_v);
     scores<N>(from, begin, count, q, p.head_dim, s, peak);
     if (block_kind(range, begin, end) != BlockKind::full) {

@@ -4,8 +4,8 @@
 // What is stored here is of no use to anybody, which the compiler must not know.
 inline void keep(const float* p) { __asm__ volatile("" : : "r"(p) : "memory"); }
 
-// Sums neither vanish nor overflow, and their bits keep changing: x -> b - a x with a just below 1 swings round
-// b / 2 and takes a million rounds to calm down. Units that see zeros or constants may clock higher.
+// Sums neither vanish nor overflow, and their bits keep changing: x -> b - a x with a just below 1 swings
+// round b / 2 and takes a million rounds to calm down. Units that see zeros or constants may clock higher.
 inline void multiply_add_rounds(std::int64_t rounds) {
   float values[kSums * kLanes + 2];
   for (int i = 0; i < kSums * kLanes; ++i) values[i] = 1.0F + 0.37F * static_cast<float>(i % 13);

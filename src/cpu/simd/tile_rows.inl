@@ -55,10 +55,10 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
     Element* target[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const std::int64_t r = tile.first_row + n * kLanes + i;
-      target[i] =
-          n * kLanes + i < tile.rows
-              ? args.out.as<Element>() + offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
-              : nullptr;
+      target[i] = n * kLanes + i < tile.rows
+                      ? args.out.as<Element>() +
+                            offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
+                      : nullptr;
     }
     const Float total = load(sum + n * kLanes);
     const Mask unseen = equal(total, zero());

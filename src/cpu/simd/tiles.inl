@@ -168,7 +168,8 @@ constexpr std::int64_t kRowsAhead = 2 * kTileRows;
 
 // The values of keys whose scores come next.
 template <int N>
-inline void expect_values(const Staged& from, std::int64_t begin, std::int64_t keys, std::int64_t head_dim_v) {
+inline void expect_values(const Staged& from, std::int64_t begin, std::int64_t keys,
+                          std::int64_t head_dim_v) {
   if constexpr (kWaitsForMemory<N>) {
     const float* v = from.v + (begin - from.first) * from.v_stride;
     for (std::int64_t j = 0; j < keys; j += kTileRows) {
