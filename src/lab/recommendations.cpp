@@ -261,11 +261,30 @@ double memory_share(const Groups& groups, const std::string& contender) {
   return count == 0 ? 0 : std::exp(sum / count);
 }
 
-// Nothing where fewer than two contenders have the figure.
+// Nothing where fewer than two contenders have the figure. Who needs ten times the time of the fastest is no
+// advice. Two are compared in the cases that both ran,
+// so who ran in few may still be the least.
 std::optional<Recommendation> memory_advice(const Groups& groups, const ShortNames& names) {
+  constexpr double kTooSlow = 10;
+  const std::vector<Entrant> fast = entrants(groups, [](const Row& row) { return *row.ms_median; });
   std::vector<Entrant> all = entrants(groups, memory_of);
-  std::erase_if(all, [&](const Entrant& e) { return memory_share(groups, e.contender) <= 0; });
+  std::erase_if(all, [&](const Entrant& e) {
+    const Comparison time = compare(groups, fast.front().contender, e.contender);
+    return memory_share(groups, e.contender) <= 0 || (time.cases > 0 && time.ratio.value >= kTooSlow);
+  });
   if (all.size() < 2) return {};
+  // How many need less than this one in the cases that both ran.
+  const auto beaten_by = [&](const Entrant& entrant) {
+    return std::count_if(all.begin(), all.end(), [&](const Entrant& other) {
+      const double ratio = memory_ratio(groups, entrant.contender, other.contender);
+      return ratio > 0 && ratio < 1;
+    });
+  };
+  std::vector<std::pair<std::ptrdiff_t, Entrant>> order;
+  for (const Entrant& entrant : all) order.emplace_back(beaten_by(entrant), entrant);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::transform(order.begin(), order.end(), all.begin(), [](const auto& entry) { return entry.second; });
   const Entrant& first = all.front();
   Recommendation r;
   r.use = kLeastMemory;
@@ -276,14 +295,16 @@ std::optional<Recommendation> memory_advice(const Groups& groups, const ShortNam
                           ratio_text(memory_share(groups, first.contender)));
   if (first.cases > 1) r.verdict += fmt::format(" (geometric mean of {})", cases_text(first.cases));
   constexpr std::size_t kOthers = 3;
+  std::string_view separator = ";";
   for (std::size_t i = 1; i < std::min(all.size(), kOthers + 1); ++i) {
     const double ratio = memory_ratio(groups, first.contender, all[i].contender);
     if (ratio <= 0) continue;
-    r.verdict += fmt::format("{} {} takes {} as much", i == 1 ? ";" : ",", names.of(all[i].contender),
-                             ratio_text(ratio));
-    if (all[i].cases != first.cases) r.verdict += fmt::format(" in its {}", cases_text(all[i].cases));
+    const std::size_t both = compare(groups, first.contender, all[i].contender).cases;
+    r.verdict +=
+        fmt::format("{} {} takes {} as much", separator, names.of(all[i].contender), ratio_text(ratio));
+    if (both != first.cases) r.verdict += fmt::format(" in the {} that both ran", cases_text(both));
+    separator = ",";
   }
-  const std::vector<Entrant> fast = entrants(groups, [](const Row& row) { return *row.ms_median; });
   if (fast.front().contender != first.contender) {
     const Comparison time = compare(groups, fast.front().contender, first.contender);
     if (time.cases > 0) {

@@ -351,6 +351,22 @@ TEST(Recommendation, LeastMemory) {
       "much, avx512 unfused takes 3.75x as much; its time is 4.00x that of the fastest, avx512 flash");
 }
 
+// Flash ran everywhere; memeff needs less wherever it ran; naive, which needs least, is 40 times as slow.
+TEST(Recommendation, LeastMemoryIsComparedWithinCasesAndTellsNoCrawler) {
+  std::vector<Row> rows = sweep({0.5, 0.5});
+  for (const char* who : {"memeff", "naive"}) {
+    rows.push_back(row_of({.seq_q = 64, .seq_kv = 64}, "avx512", who, who[0] == 'm' ? 0.6 : 20));
+    rows.back().peak_bytes = who[0] == 'm' ? 900 : 800;
+    rows.back().least_bytes = 800;
+  }
+  const Insights insights = of(rows);
+  const Recommendation* r = find(insights, "least memory");
+  ASSERT_NE(r, nullptr);
+  EXPECT_EQ(r->contender, "cpu/avx512/memeff/f32");
+  EXPECT_THAT(r->verdict, HasSubstr("avx512 flash takes 1.11x as much"));
+  EXPECT_THAT(r->verdict, Not(HasSubstr("naive")));
+}
+
 TEST(Recommendation, TheLaterOfTwoRowsOfACellCounts) {
   std::vector<Row> rows = sweep({0.5, 0.5});
   rows.push_back(row_of({.seq_q = 64, .seq_kv = 64}, "avx512", "flash", 0.25));
