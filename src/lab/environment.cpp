@@ -11,7 +11,10 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
+#include <sstream>
+#include <thread>
 
 #include "core/container.h"
 #include "core/cpu_features.h"
@@ -222,6 +225,41 @@ std::string time_text(const char* format, bool with_colon) {
   return result;
 }
 
+// Ticks of the processors that this process may use, while anybody computed; a host in the same container may
+// have many others. Nothing where the system does not tell.
+std::optional<std::uint64_t> busy_ticks() {
+  cpu_set_t mine;
+  if (sched_getaffinity(0, sizeof(mine), &mine) != 0) return {};
+  std::ifstream stream("/proc/stat");
+  std::uint64_t sum = 0;
+  bool any = false;
+  for (std::string line; std::getline(stream, line);) {
+    std::uint64_t user = 0, nice = 0, system = 0, idle = 0, wait = 0, irq = 0, soft_irq = 0, stolen = 0;
+    std::istringstream words(line);
+    std::string name;
+    if (!(words >> name) || !name.starts_with("cpu") || name == "cpu") continue;
+    const auto processor = core::parse_number<unsigned>(std::string_view(name).substr(3));
+    if (!processor || *processor >= CPU_SETSIZE || !CPU_ISSET(*processor, &mine)) continue;
+    if (!(words >> user >> nice >> system >> idle >> wait >> irq >> soft_irq >> stolen)) return {};
+    sum += user + nice + system + irq + soft_irq + stolen;
+    any = true;
+  }
+  return any ? std::optional(sum) : std::nullopt;
+}
+
+// How many of them were busy while this process slept for a fifth of a second: the load average still holds
+// what ended a minute ago, such as the build before a first run.
+std::string processors_busy() {
+  const std::optional<std::uint64_t> before = busy_ticks();
+  const auto start = std::chrono::steady_clock::now();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  const std::optional<std::uint64_t> after = busy_ticks();
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  if (!before || !after || *after < *before) return kUnknown;
+  const auto ticks = static_cast<double>(*after - *before);
+  return fmt::format("{:.2f}", ticks / static_cast<double>(sysconf(_SC_CLK_TCK)) / seconds.count());
+}
+
 }  // namespace
 
 Environment read_environment(const EnvironmentOptions& options) {
@@ -242,12 +280,14 @@ Environment read_environment(const EnvironmentOptions& options) {
 
 Run start_run(std::string command, const EnvironmentOptions& options) {
   const auto ticks = std::chrono::system_clock::now().time_since_epoch().count();
+  Environment environment = read_environment(options);
+  environment.emplace_back("processors_busy", processors_busy());
   return {.run = fmt::format("{}-{:08x}", time_text("%Y-%m-%dT%H-%M-%S", false),
                              static_cast<std::uint32_t>(static_cast<std::uint64_t>(ticks) * 2654435761U ^
                                                         static_cast<std::uint64_t>(getpid()))),
           .started = time_text("%Y-%m-%dT%H:%M:%S%z", true),
           .command = std::move(command),
-          .environment = read_environment(options),
+          .environment = std::move(environment),
           .options = {},
           .continued = {},
           .peaks = {}};
@@ -260,12 +300,12 @@ std::string load_note(const Environment& environment) {
     }
     return 0.0;
   };
-  const double load = number("load_average"), processors = number("cpus_usable");
-  if (processors < 1 || load < 0.5 * processors) return "";
+  const double busy = number("processors_busy"), processors = number("cpus_usable");
+  if (processors < 1 || busy < 0.25 * processors) return "";
   return fmt::format(
-      "load average {:.1f} on {:.0f} {} when the run began: other programs compute too, or did a minute ago, "
-      "and times and ratios may be theirs",
-      load, processors, processors == 1 ? "processor" : "processors");
+      "{:.1f} of {:.0f} {} busy when the run began: other programs compute too, and times and ratios may be "
+      "theirs",
+      busy, processors, processors == 1 ? "processor was" : "processors were");
 }
 
 double timer_step_ns() {

@@ -67,10 +67,10 @@ TEST(Report, SaysWhenARunWasContinuedAndWhenTheMachineWasBusy) {
   ReportInputs inputs = inputs_of({good_row()});
   EXPECT_THAT(render(inputs), HasSubstr(R"("continued":[],"load_note":"")"));
   inputs.file.run.continued = {{"2026-01-02T04:00:00+00:00", "headwise bench --resume"}};
-  inputs.file.run.environment = {{"load_average", "1.50 0.20 0.10 3/90 77"}, {"cpus_usable", "2"}};
+  inputs.file.run.environment = {{"processors_busy", "1.50"}, {"cpus_usable", "2"}};
   const std::string data = data_of(render(inputs));
   EXPECT_THAT(data, HasSubstr(R"("continued":["2026-01-02T04:00:00+00:00: headwise bench --resume"])"));
-  EXPECT_THAT(data, HasSubstr("load average 1.5 on 2 processors when the run began"));
+  EXPECT_THAT(data, HasSubstr("1.5 of 2 processors were busy when the run began"));
 }
 
 TEST(Report, HasItsSecurityPolicyAndRefersToNothingOutside) {

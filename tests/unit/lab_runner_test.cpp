@@ -291,12 +291,19 @@ TEST(EnvironmentRecord, HoldsThirtyFieldsReadFromTheMachine) {
        {"cpu", "kernel", "libc", "compiler", "headwise_version", "isa", "memory_total", "cpu_affinity"}) {
     EXPECT_NE(find(environment, name), "unknown") << name;
   }
-  EXPECT_EQ(load_note({{"load_average", "0.90 9.00 9.00 1/90 77"}, {"cpus_usable", "2"}}), "");
-  EXPECT_EQ(load_note({{"load_average", "unknown"}, {"cpus_usable", "2"}}), "");
+  EXPECT_EQ(
+      load_note(
+          {{"processors_busy", "0.49"}, {"load_average", "9.00 9.00 9.00 1/90 77"}, {"cpus_usable", "2"}}),
+      "");
+  EXPECT_EQ(load_note({{"processors_busy", "unknown"}, {"cpus_usable", "2"}}), "");
   EXPECT_EQ(load_note({}), "");
-  EXPECT_THAT(load_note({{"load_average", "1.00 0 0"}, {"cpus_usable", "1"}}),
-              HasSubstr("1.0 on 1 processor when"));
-  EXPECT_NE(start_run("a").run, start_run("b").run);
+  EXPECT_THAT(load_note({{"processors_busy", "1.00"}, {"cpus_usable", "1"}}),
+              HasSubstr("1.0 of 1 processor was busy when"));
+  const lab::Run a = start_run("a"), b = start_run("b");
+  EXPECT_NE(a.run, b.run);
+  const double busy = std::stod(std::string(find(a.environment, "processors_busy")));
+  EXPECT_GE(busy, 0);
+  EXPECT_LE(busy, 1.5 * std::stod(std::string(find(a.environment, "cpus_usable"))));
 }
 
 TEST(Terminal, LinesAreBrokenBehindSeparatorsAndIndented) {
