@@ -281,6 +281,7 @@ std::optional<Recommendation> memory_advice(const Groups& groups, const ShortNam
     });
   };
   std::vector<std::pair<std::ptrdiff_t, Entrant>> order;
+  order.reserve(all.size());
   for (const Entrant& entrant : all) order.emplace_back(beaten_by(entrant), entrant);
   std::stable_sort(order.begin(), order.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
