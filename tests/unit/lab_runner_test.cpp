@@ -329,7 +329,6 @@ TEST(Table, DropsTheLeastImportantColumnsUntilItFits) {
     rows[i].tflops = 0.5 + static_cast<double>(i);
   }
   Terminal terminal;
-  std::string last;
   for (const int columns : {200, 80, 60, 40, 30}) {
     terminal.columns = columns;
     const std::string text = render_table(rows, terminal);
