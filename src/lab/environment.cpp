@@ -225,7 +225,7 @@ std::string time_text(const char* format, bool with_colon) {
   return result;
 }
 
-// Ticks of the processors that this process may use, while anybody computed; a host in the same container may
+// Ticks of the processors that this process may use, while anybody computed: the machine of a container may
 // have many others. Nothing where the system does not tell.
 std::optional<std::uint64_t> busy_ticks() {
   cpu_set_t mine;
