@@ -35,7 +35,8 @@ enum class AlibiKind : std::uint8_t { none, per_head, per_batch_head };
 // Which of an operand's leading axes vary; the others broadcast.
 enum BroadcastAxes : std::uint8_t { kAxisBatch = 1, kAxisHeads = 2, kAxisQueries = 4 };
 
-// The tensors of one call. All strides in elements; innermost stride 1; never written except out and lse.
+// The tensors of one call. All strides in elements; innermost stride 1; never written except the outputs:
+// out and lse, or, where gradients are given, dq, dk and dv.
 struct AttentionArgs {
   TensorView q;      // [batch, seq_q, heads, head_dim]
   TensorView k;      // [batch, seq_kv, kv_heads, head_dim]; heads % kv_heads == 0
@@ -56,6 +57,13 @@ struct AttentionArgs {
   TensorView q_scale{}, k_scale{}, v_scale{};  // quantised dtypes
   std::uint64_t dropout_seed = 0;
   std::uint64_t dropout_offset = 0;
+
+  // Direction backward: dout comes in, the gradients of q, k and v go out; all four or none. out and lse are
+  // then what forward gave for the same q, k and v: both are required and read.
+  TensorView dout{};  // [batch, seq_q, heads, head_dim_v], dtype of q: gradient of out
+  TensorView dq{};    // shape and dtype of q
+  TensorView dk{};    // shape and dtype of k: summed over the heads that share it
+  TensorView dv{};    // shape and dtype of v
 };
 
 struct AttentionOptions {
@@ -103,8 +111,9 @@ struct AttentionProblem {
   bool lengths = false;    // lengths_kv given
   std::int64_t pages = 0;  // paged cache: pages in k and v
   std::int64_t page_size = 0;
-  bool lse = false;
-  // In bytes, 1 to 16, what base addresses and outer strides of q, k, v, out have at least.
+  bool lse = false;  // forward: lse wanted; backward always reads it
+  // In bytes, 1 to 16, what base addresses and outer strides of q, k, v, out and their gradients have at
+  // least.
   int pointer_alignment = 1;
   int threads = 0;  // 0: all the device offers
   bool deterministic = false;
@@ -126,7 +135,8 @@ std::size_t hash(const AttentionProblem& problem) noexcept;
 std::string_view name(Align align);
 std::string_view name(Direction direction);
 
-// Checks the tensors and options against each other and derives the problem. Reads no element but
+// Checks the tensors and options against each other and derives the problem; any of dout, dq, dk and dv makes
+// it direction backward. Reads no element but
 // those of index arrays (cu_seqlens, lengths, block_table) in host memory.
 Result<AttentionProblem> make_problem(const AttentionArgs& args, const AttentionOptions& options = {});
 // Checks a hand-written problem: sizes, dtypes, required align.
@@ -134,10 +144,10 @@ Status validate(const AttentionProblem& problem);
 
 // Cost by the mask exactly as it stands: pairs (query, key) that may attend.
 struct Cost {
-  double pairs = 0;       // summed over batch and heads
-  double flops = 0;       // 2 * (head_dim + head_dim_v) a pair, forward; backward 2.5 times that
-  double bytes_read = 0;  // q, k, v (and mask, bias) once
-  double bytes_written = 0;
+  double pairs = 0;          // summed over batch and heads
+  double flops = 0;          // 2 * (head_dim + head_dim_v) a pair, forward; backward 2.5 times that
+  double bytes_read = 0;     // q, k, v (and mask, bias) once; backward: out, dout and lse too
+  double bytes_written = 0;  // out, and lse where wanted; backward: dq, dk, dv
   [[nodiscard]] double least_bytes() const noexcept { return bytes_read + bytes_written; }
 };
 Cost cost(const AttentionProblem& problem);

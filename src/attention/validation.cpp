@@ -11,6 +11,8 @@
 namespace headwise {
 namespace {
 
+constexpr TensorView kAbsent{};
+
 std::string number(std::int64_t value) { return std::to_string(value); }
 
 bool is_operand_dtype(DType dtype) { return dtype != DType::int32 && dtype != DType::boolean; }
@@ -82,13 +84,46 @@ Status check_lse(const AttentionArgs& args, DeviceId device) {
   HEADWISE_TRY(check_extent(lse, 0, q.extent(0), "as q.shape[0]"));
   HEADWISE_TRY(check_extent(lse, 1, q.extent(2), "heads of q"));
   HEADWISE_TRY(check_extent(lse, 2, q.extent(1), "as q.shape[1]"));
-  HEADWISE_TRY(check_natural_alignment(lse));
-  return check_writable(lse);
+  return check_natural_alignment(lse);
+}
+
+bool has_gradients(const AttentionArgs& args) {
+  return args.dout.present() || args.dq.present() || args.dk.present() || args.dv.present();
+}
+
+// A gradient has the shape, dtype and device of the tensor it belongs to.
+Status check_gradient(const Argument& gradient, const Argument& of, std::string_view layout,
+                      DeviceId device) {
+  HEADWISE_TRY(check_layout(gradient, 4, layout));
+  HEADWISE_TRY(check_device(gradient, device));
+  HEADWISE_TRY(check_dtype(gradient, {of.view.dtype}, "dtype of " + std::string(of.name)));
+  for (int axis = 0; axis < 4; ++axis)
+    HEADWISE_TRY(check_extent(gradient, axis, of.extent(axis), "as " + std::string(of.name)));
+  return {};
+}
+
+// Some of dout, dq, dk and dv are given: then all must be, and what forward gave beside them.
+Status check_gradients(const AttentionArgs& args, DeviceId device) {
+  for (const Argument& needed :
+       {Argument{"dout", args.dout}, Argument{"dq", args.dq}, Argument{"dk", args.dk},
+        Argument{"dv", args.dv}, Argument{"lse", args.lse}}) {
+    if (needed.view.present()) continue;
+    return Status::invalid_argument(
+        std::string(needed.name) +
+        ": missing; direction backward takes out and lse of forward and dout, and "
+        "writes dq, dk and dv: give all of them, or no gradient for forward");
+  }
+  HEADWISE_TRY(
+      check_gradient({"dout", args.dout}, {"out", args.out}, "[batch, seq_q, heads, head_dim_v]", device));
+  HEADWISE_TRY(check_gradient({"dq", args.dq}, {"q", args.q}, "(as q)", device));
+  HEADWISE_TRY(check_gradient({"dk", args.dk}, {"k", args.k}, "(as k)", device));
+  return check_gradient({"dv", args.dv}, {"v", args.v}, "(as v)", device);
 }
 
 // What a call writes shares no byte with anything else it was given.
-Status check_outputs(const AttentionArgs& args) {
-  const std::array<Argument, 13> inputs = {
+Status check_outputs(const AttentionArgs& args, Direction direction) {
+  const bool backward = direction == Direction::backward;
+  const std::array<Argument, 17> inputs = {
       Argument{"q", args.q},
       {"k", args.k},
       {"v", args.v},
@@ -100,21 +135,31 @@ Status check_outputs(const AttentionArgs& args) {
       {"cu_seqlens_kv", args.cu_seqlens_kv},
       {"lengths_kv", args.lengths_kv},
       {"block_table", args.block_table},
+      {"q_scale", args.q_scale},
       {"k_scale", args.k_scale},
       {"v_scale", args.v_scale},
+      {"out", backward ? args.out : kAbsent},
+      {"lse", backward ? args.lse : kAbsent},
+      {"dout", args.dout},
   };
+  const std::array<Argument, 3> outputs =
+      backward ? std::array<Argument, 3>{Argument{"dq", args.dq}, {"dk", args.dk}, {"dv", args.dv}}
+               : std::array<Argument, 3>{Argument{"out", args.out}, {"lse", args.lse}, {"", kAbsent}};
   const auto overlap = [](std::string_view output, std::string_view other) {
     return Status::invalid_argument(std::string(output) + ": shares memory with " + std::string(other) +
                                     "; give it memory of its own");
   };
-  HEADWISE_TRY(check_writable({"out", args.out}));
-  for (const Argument& input : inputs) {
-    if (share_memory(args.out, input.view)) return overlap("out", input.name);
-    if (share_memory(args.lse, input.view)) return overlap("lse", input.name);
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].view.present()) continue;
+    HEADWISE_TRY(check_writable(outputs[i]));
+    for (const Argument& input : inputs) {
+      if (share_memory(outputs[i].view, input.view)) return overlap(outputs[i].name, input.name);
+    }
+    for (std::size_t j = 0; j < i; ++j) {
+      if (share_memory(outputs[i].view, outputs[j].view)) return overlap(outputs[i].name, outputs[j].name);
+    }
   }
-  if (share_memory(args.out, args.q_scale)) return overlap("out", "q_scale");
-  if (share_memory(args.lse, args.q_scale)) return overlap("lse", "q_scale");
-  return share_memory(args.lse, args.out) ? overlap("lse", "out") : Status();
+  return {};
 }
 
 // Which option makes the place of queries among the keys matter; null: none.
@@ -222,15 +267,18 @@ Status derive_problem(const AttentionArgs& args, DeviceId device, AttentionProbl
   problem.kv_heads = args.k.shape[2];
   problem.head_dim = args.q.shape[3];
   problem.head_dim_v = args.v.shape[3];
-  problem.lse = args.lse.present();
+  problem.direction = has_gradients(args) ? Direction::backward : Direction::forward;
+  problem.lse = args.lse.present() && problem.direction == Direction::forward;
   HEADWISE_TRY(derive_sequences(args, device, problem));
   HEADWISE_TRY(check_lse(args, device));
   HEADWISE_TRY(derive_score_features(args, device, problem));
-  HEADWISE_TRY(check_outputs(args));
+  if (problem.direction == Direction::backward) HEADWISE_TRY(check_gradients(args, device));
+  HEADWISE_TRY(check_outputs(args, problem.direction));
   problem.pointer_alignment = 16;
-  for (const Argument& operand :
-       {Argument{"q", args.q}, Argument{"k", args.k}, Argument{"v", args.v}, Argument{"out", args.out}}) {
-    problem.pointer_alignment = std::min(problem.pointer_alignment, alignment_of(operand));
+  for (const TensorView* view :
+       {&args.q, &args.k, &args.v, &args.out, &args.dout, &args.dq, &args.dk, &args.dv}) {
+    if (view->present())
+      problem.pointer_alignment = std::min(problem.pointer_alignment, alignment_of({"", *view}));
   }
   return {};
 }

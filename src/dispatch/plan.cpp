@@ -167,7 +167,9 @@ Status Plan::run(const AttentionArgs& args, const Execution& execution) const no
   }
   AttentionProblem actual;
   if (Status status = check_arguments(args, problem_, device_, actual); !status.ok()) return status;
-  const bool writes_nothing = actual.batch == 0 || actual.seq_q == 0 || actual.heads == 0;
+  const bool no_rows =  // of any output; without queries, dk and dv are zeros to be written
+      actual.seq_q == 0 && (actual.direction == Direction::forward || actual.seq_kv == 0);
+  const bool writes_nothing = actual.batch == 0 || actual.heads == 0 || no_rows;
   if (writes_nothing) return {};
   if (workspace_bytes_ > 0) {
     const Workspace& workspace = execution.workspace;
