@@ -48,6 +48,7 @@ int run_bench(const Invocation& invocation) {
   options.run.seconds = invocation.seconds;
   options.run.samples = invocation.samples;
   options.run.max_seconds = invocation.max_seconds;
+  options.run.peer_python = invocation.peer_python;
   if (invocation.dry_run) {
     Result<std::string> text = lab::describe_session(*cases, options);
     if (!text) return fail(text.status());

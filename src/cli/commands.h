@@ -33,6 +33,8 @@ struct Invocation {
   bool no_peaks = false;  // bench
   bool peaks = false;     // info
   bool host_name = false;
+  std::string peer_python;  // bench, verify, list
+  bool list_peers = false;
 };
 
 int run_bench(const Invocation& invocation);  // bench and verify

@@ -165,6 +165,13 @@ void add_foreign_flags(CLI::App& command, Commands& commands, bool bench) {
   add(add_samples(command, "--num-runs,--num_runs", i.samples, "--samples"), "--samples");
 }
 
+void add_peer_python(CLI::App& command, Invocation& i) {
+  command
+      .add_option("--peer-python", i.peer_python,
+                  "a Python that has the peers' libraries [each set's own, which make peers makes]")
+      ->type_name("PATH");
+}
+
 void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   Invocation& i = commands.invocation;
   command.add_option("--suite", i.suite, "a suite by name (headwise list suites) or by path")
@@ -189,6 +196,7 @@ void add_run_options(CLI::App& command, Commands& commands, bool bench) {
   add_seconds(command, "--max-seconds", i.max_seconds, 0.001,
               "of a whole cell; the rest of it is then `timeout` [120]");
   command.add_flag("--quiet", i.quiet, "no progress on stderr");
+  add_peer_python(command, i);
   command.add_flag("--host-name", i.host_name,
                    "record the machine's name (left out otherwise: results are shared)");
   add_axes(command, commands.axis_options);
@@ -211,11 +219,14 @@ void add_commands(CLI::App& app, Commands& commands) {
   add_axes(*explain, commands.axis_options);
 
   CLI::App* list =
-      app.add_subcommand("list", "kernels, suites, axes, presets, inputs, charts, fields, matrix");
+      app.add_subcommand("list", "kernels, peers, suites, axes, presets, inputs, charts, fields, matrix");
   list->footer(kListFooter);
   list->add_option("what", i.positionals,
-                   "kernels, suites, axes, presets, inputs, charts, fields, or matrix: what each kernel "
-                   "supports, in Markdown [all but fields and matrix]");
+                   "kernels, peers, suites, axes, presets, inputs, charts, fields, or matrix: what each kernel "
+                   "supports, in Markdown [all but peers, fields and matrix]");
+  list->add_flag("--peers", i.list_peers,
+                 "other people's attention: versions, devices and dtypes, or why one is absent");
+  add_peer_python(*list, i);
 
   CLI::App* info = app.add_subcommand("info", "this machine and build, as each result file records them");
   info->add_flag("--host-name", i.host_name, "with the machine's name");

@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "lab/catalog.h"
 #include "lab/data_files.h"
+#include "lab/peers/peer.h"
 #include "lab/presets.h"
 #include "lab/rows.h"
 
@@ -73,6 +74,11 @@ void list_fields() {
   }
 }
 
+// Starts the libraries to ask them, so it is not among what `list` alone prints.
+void list_peers(const std::string& python) { fmt::print("{}", lab::peer_list(python)); }
+
+constexpr std::string_view kPeers = "peers";
+
 struct Section {
   std::string_view name;
   void (*print)();
@@ -85,18 +91,23 @@ constexpr Section kSections[] = {{"kernels", list_kernels}, {"suites", list_suit
 
 int run_list(const Invocation& invocation) {
   std::vector<const Section*> chosen;
+  bool peers = invocation.list_peers;
   for (const std::string& word : invocation.positionals) {
+    if (word == kPeers) {
+      peers = true;
+      continue;
+    }
     const auto* found = std::find_if(std::begin(kSections), std::end(kSections),
                                      [&](const Section& s) { return s.name == word; });
     if (found == std::end(kSections)) {
-      std::vector<std::string_view> names;
+      std::vector<std::string_view> names{kPeers};
       for (const Section& section : kSections) names.push_back(section.name);
       return fail(Status::invalid_argument(fmt::format(
           "list: expected {}, got '{}'{}", fmt::join(names, ", "), word, core::did_you_mean(word, names))));
     }
     chosen.push_back(found);
   }
-  if (chosen.empty()) {  // fields are many, and for readers of files; the matrix is a page
+  if (chosen.empty() && !peers) {  // fields are many, and for readers of files; the matrix is a page
     for (const Section& section : kSections) {
       if (section.name != "fields" && section.name != "matrix") chosen.push_back(&section);
     }
@@ -104,6 +115,10 @@ int run_list(const Invocation& invocation) {
   for (const Section* section : chosen) {
     if (section != chosen.front()) fmt::print("\n");
     section->print();
+  }
+  if (peers) {
+    if (!chosen.empty()) fmt::print("\n");
+    list_peers(invocation.peer_python);
   }
   return lab::exit_code::kGood;
 }

@@ -58,10 +58,10 @@ Status set_device(Draft& d, const std::string& value) {
   return {};
 }
 
-Status set_kernels(Draft& d, const std::string& value) {
+Status set_names(std::vector<std::string>& target, const std::string& value) {
   for (const std::string_view part : core::split(value, ',')) {
     if (part.empty()) return Status::invalid_argument(fmt::format("'{}' has an empty name", value));
-    d.result.kernels.emplace_back(part);
+    target.emplace_back(part);
   }
   return {};
 }
@@ -356,15 +356,25 @@ std::vector<Axis> contender_axes() {
        "all of the dtype",
        "who is measured: ids, algorithms or globs (flash, cpu/scalar/*), as one list; best:flash is the one "
        "flash "
-       "kernel that comes first here",
+       "kernel that comes first here; none",
        {},
        0,
-       set_kernels,
+       [](D d, V v) { return set_names(d.result.kernels, v); },
+       unshown},
+      {"peers",
+       AxisType::names,
+       "none",
+       "other people's attention beside the kernels: names, sets or globs (torch.flash, torch, *.flash), or "
+       "all; headwise list --peers shows them",
+       {},
+       0,
+       [](D d, V v) { return set_names(d.result.peers, v); },
        unshown},
       {"baseline",
        AxisType::names,
        "unfused",
-       "whom speedup refers to, run even where kernels does not name it: an algorithm, an id, or none",
+       "whom speedup refers to, run even where kernels does not name it: an algorithm, an id, a peer that "
+       "peers names, or none",
        {},
        0,
        [](D d, V v) {

@@ -23,8 +23,9 @@ struct Case {
   DeviceId device;
   InputSpec inputs;
   std::string inputs_text = "normal";  // as in words: "captured:2"
-  std::vector<std::string> kernels;    // ids, algorithms or globs; empty: all that are made for the dtype
-  std::string baseline = "unfused";    // algorithm or id; "none"
+  std::vector<std::string> kernels;    // ids, algorithms or globs; empty: all made for the dtype; "none"
+  std::vector<std::string> peers;      // names of peers/catalog.h
+  std::string baseline = "unfused";    // algorithm, id or peer; "none"
   std::optional<float> threshold;      // pruning: keep probabilities from here on; nothing does it yet
   std::int64_t topk = 0;               // pruning: keep so many keys a row; 0: all; nothing does it yet
   std::string preset;  // name of presets.h that the words came from; not part of the case's name
@@ -89,6 +90,6 @@ std::string case_id(const Case& one);  // "batch=1 seq=512 ..."
 // The contender of a case that no kernel of this build is made for; no name that --kernels would know.
 inline constexpr std::string_view kNobody = "suitable";
 // "headwise bench --batch 1 --seq 512 ... --kernels <contender> --baseline unfused"
-std::string reproducer(const Case& one, std::string_view contender);
+std::string reproducer(const Case& one, std::string_view contender, bool peer = false);
 
 }  // namespace headwise::lab

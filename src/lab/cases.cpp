@@ -184,7 +184,8 @@ class Cases {
  private:
   // Presets of the same sizes are one case under both names.
   void keep(Case&& one) {
-    const std::string key = fmt::format("{} {} {}", case_id(one), fmt::join(one.kernels, ","), one.baseline);
+    const std::string key = fmt::format("{} {} {} {}", case_id(one), fmt::join(one.kernels, ","),
+                                        fmt::join(one.peers, ","), one.baseline);
     const auto [found, is_new] = seen_.emplace(key, cases_.size());
     if (is_new) {
       cases_.push_back(std::move(one));
@@ -229,9 +230,10 @@ std::string case_id(const Case& one) {
   return text;
 }
 
-std::string reproducer(const Case& one, std::string_view contender) {
+std::string reproducer(const Case& one, std::string_view contender, bool peer) {
   std::string text = "headwise bench";
   for (const auto& [axis, value] : words_of(one)) text += fmt::format(" --{} {}", axis, shell_word(value));
+  if (peer) return fmt::format("{} --kernels none --peers {} --baseline none", text, shell_word(contender));
   if (contender != kNobody) text += fmt::format(" --kernels {}", shell_word(contender));
   return fmt::format("{} --baseline {}", text, shell_word(one.baseline));
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <limits>
 
 #include "core/text.h"
@@ -14,6 +15,7 @@ namespace headwise::lab {
 namespace {
 
 constexpr std::string_view kBest = "best:";
+constexpr std::string_view kNone = "none";
 
 bool answers_to(const KernelInfo& kernel, const std::string& name) {
   return kernel.id == name || kernel.traits.algorithm == name ||
@@ -71,6 +73,7 @@ Contender nobody(const std::string& name, const Case& one) {
 // Rough GFLOP/s of one thread, for estimates of time alone: no result is made from them. Half of what a
 // processor of 2024 does at lengths of 128 to 1024, since older ones do less.
 double rough_gflops(const Contender& contender, DType dtype) {
+  if (contender.peer != nullptr) return 30;
   if (contender.algorithm == "naive" || contender.isa == "scalar") return dtype == DType::f32 ? 2 : 0.7;
   const bool unfused = contender.algorithm == "unfused";
   if (contender.isa == "avx2") return unfused ? 40 : 50;
@@ -81,27 +84,77 @@ double rough_gflops(const Contender& contender, DType dtype) {
 // Decoding waits for memory, not for arithmetic; threads share its bandwidth.
 constexpr double kRoughBytesPerSecond = 10e9;
 
-double rough_call_ms(const Contender& contender, const AttentionProblem& problem) {
+constexpr double kRoughGpuFlops = 100e12;
+double rough_call_ms(const Contender& contender, const AttentionProblem& problem, DeviceKind device) {
   const Cost work = cost(problem);
+  if (device == DeviceKind::cuda) return 0.01 + work.flops / kRoughGpuFlops * 1000;
   const double threads = std::max(1, problem.threads);
   return std::max(work.flops / (rough_gflops(contender, problem.dtype) * 1e6 * threads),
                   work.least_bytes() / kRoughBytesPerSecond * 1000);
 }
+
+// A peer's preparation, its overhead on the smallest problem, and its share of the start of its process.
+constexpr double kRoughPeerSeconds = 1;
 
 double flush_seconds(const Case& one) {
   Result<Device*> place = device(one.device);
   return place ? 2 * static_cast<double>((*place)->last_level_cache_bytes()) / kRoughBytesPerSecond : 0;
 }
 
+std::string standard_baseline() {
+  static const Case standard;
+  return standard.baseline;
+}
+
+// Appends the peers that the case names, each once.
+Status add_peers(const Case& one, std::vector<Contender>& contenders) {
+  std::vector<const PeerInfo*> taken;
+  for (const std::string& name : one.peers) {
+    if (name == kNone) continue;
+    Result<std::vector<const PeerInfo*>> found = find_peers(name, one.device.kind);
+    if (!found) return found.status();
+    for (const PeerInfo* peer : *found) {
+      if (std::find(taken.begin(), taken.end(), peer) == taken.end()) taken.push_back(peer);
+    }
+  }
+  for (const PeerInfo* peer : taken) {
+    Contender contender;
+    contender.id = peer->name;
+    contender.peer = peer;
+    contenders.push_back(std::move(contender));
+  }
+  return {};
+}
+
+// The best that can run of those the baseline's name fits.
+void mark_baseline(const Case& one, std::vector<Contender>& contenders) {
+  if (one.baseline == kNone) return;
+  for (Contender& c : contenders) {
+    if (!c.may_run() || (c.id != one.baseline && c.algorithm != one.baseline &&
+                         fnmatch(one.baseline.c_str(), c.id.c_str(), 0) != 0))
+      continue;
+    c.baseline = true;
+    return;
+  }
+}
+
 }  // namespace
 
 Result<std::vector<Contender>> contenders_of(const Case& one) {
   const std::vector<KernelInfo> all = kernels();
+  std::vector<Contender> of_peers;
+  if (Status status = add_peers(one, of_peers); !status.ok()) return status;
   std::vector<std::string> names = one.kernels;
-  const bool has_baseline = one.baseline != "none";
+  const bool no_kernels = std::erase(names, kNone) > 0 && names.empty();
+  const bool peer_baseline = std::any_of(of_peers.begin(), of_peers.end(), [&](const Contender& c) {
+    return fnmatch(one.baseline.c_str(), c.id.c_str(), 0) == 0;
+  });
+  const bool has_baseline = one.baseline != kNone && !peer_baseline;
   // Without names all are asked, the baseline among them, but a name of its own must exist. Beside names, the
   // baseline is one kernel: the best that its name fits.
-  if (has_baseline && !(names.empty() && one.baseline == Case{}.baseline))
+  const std::string standard_name = standard_baseline();
+  const bool standard = one.baseline == standard_name;
+  if (has_baseline && !(standard && (names.empty() || no_kernels)))
     names.push_back(std::string(kBest) + one.baseline);
   const bool all_of_dtype = one.kernels.empty();
   std::vector<bool> taken(all.size(), false);
@@ -119,7 +172,7 @@ Result<std::vector<Contender>> contenders_of(const Case& one) {
         found.push_back(i);
     }
     // The standard baseline need not be in every build.
-    if (!exists && name != Case{}.baseline) return no_such_kernel(name, all);
+    if (!exists && name != standard_name) return no_such_kernel(name, all);
     if (found.empty() && name != one.baseline) unanswered.push_back(name);
     if (best && !found.empty()) found = {best_of(found, all, one)};
     for (const std::size_t i : found) taken[i] = true;
@@ -130,28 +183,22 @@ Result<std::vector<Contender>> contenders_of(const Case& one) {
     if (asked || taken[i]) contenders.push_back(planned(all[i], one));
   }
   for (const std::string& name : unanswered) contenders.push_back(nobody(name, one));
-  if (contenders.empty()) contenders.push_back(nobody(std::string(kNobody), one));
-  // The best that can run of those the baseline's name fits.
-  const auto is_baseline = [&](const Contender& c) {
-    return has_baseline && c.plan.ok() &&
-           (c.id == one.baseline || c.algorithm == one.baseline ||
-            fnmatch(one.baseline.c_str(), c.id.c_str(), 0) == 0);
-  };
-  if (auto found = std::find_if(contenders.begin(), contenders.end(), is_baseline);
-      found != contenders.end()) {
-    found->baseline = true;
-  }
+  if (contenders.empty() && !no_kernels) contenders.push_back(nobody(std::string(kNobody), one));
+  std::move(of_peers.begin(), of_peers.end(), std::back_inserter(contenders));
+  if (contenders.empty())
+    return Status::invalid_argument("--kernels none: then --peers must name somebody; nobody is left to run");
+  mark_baseline(one, contenders);
   return contenders;
 }
 
-void SpeedBook::saw(const Contender& contender, const AttentionProblem& problem, double ms) {
-  const double rough = rough_call_ms(contender, problem);
+void SpeedBook::saw(const Contender& contender, const Case& one, double ms) {
+  const double rough = rough_call_ms(contender, one.problem, one.device.kind);
   if (rough > 0 && ms > 0) factors_[contender.id] = ms / rough;
 }
 
-double SpeedBook::call_ms(const Contender& contender, const AttentionProblem& problem) const {
+double SpeedBook::call_ms(const Contender& contender, const Case& one) const {
   const auto found = factors_.find(contender.id);
-  return rough_call_ms(contender, problem) * (found == factors_.end() ? 1 : found->second);
+  return rough_call_ms(contender, one.problem, one.device.kind) * (found == factors_.end() ? 1 : found->second);
 }
 
 double Need::total() const {
@@ -176,7 +223,7 @@ Status check_case(const Case& one) {
 }
 
 bool anybody_runs(const std::vector<Contender>& contenders) {
-  return std::any_of(contenders.begin(), contenders.end(), [](const Contender& c) { return c.plan.ok(); });
+  return std::any_of(contenders.begin(), contenders.end(), [](const Contender& c) { return c.may_run(); });
 }
 
 double estimate_seconds(const Case& one, const std::vector<Contender>& contenders, const SpeedBook& speeds,
@@ -189,9 +236,9 @@ double estimate_seconds(const Case& one, const std::vector<Contender>& contender
   // Inputs at 50 M elements a second; truth and plain at most a second, at about 1 GFLOP/s a thread.
   double seconds = elements / 50e6 + std::min(1.0, 2 * cost(p).flops / (1e9 * threads));
   for (const Contender& contender : contenders) {
-    if (!contender.plan.ok()) continue;
-    const double call = speeds.call_ms(contender, p) / 1000;
-    seconds += 2 * call;
+    if (!contender.may_run()) continue;
+    const double call = speeds.call_ms(contender, one) / 1000;
+    seconds += 2 * call + (contender.peer != nullptr ? kRoughPeerSeconds : 0);
     if (!measured) continue;
     const double sample = call + (one.cold ? flush_seconds(one) : 0);
     const double least = call > 0.2 ? 3 * sample : 10 * sample;

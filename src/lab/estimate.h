@@ -10,30 +10,34 @@
 #include "headwise/attention.h"
 #include "headwise/kernels.h"
 #include "lab/axes.h"
+#include "lab/peers/catalog.h"
 
 namespace headwise::lab {
 
-// Somebody asked in a case: a kernel with its plan, or the reason why there is none.
+// Somebody asked in a case: a kernel with its plan, or the reason why there is none; or a peer.
 struct Contender {
-  std::string id;  // the kernel's, or the name that was asked for where no kernel answers to it
+  std::string id;  // the kernel's or peer's, or the name that was asked for where no kernel answers to it
   std::string algorithm, isa;
   bool baseline = false;
   Result<Plan> plan = Status::unsupported("not planned");
   double plan_ms = 0;
+  const PeerInfo* peer = nullptr;  // whether it can run the case, it says when it is asked
+  [[nodiscard]] bool may_run() const { return peer != nullptr ? peer->absent.empty() : plan.ok(); }
+  [[nodiscard]] std::size_t workspace_bytes() const { return plan.ok() ? plan->workspace_bytes() : 0; }
 };
 
 // Kernels by the case's names, in the registry's order (best first), the baseline among them; "best:NAME" is
-// the first of NAME's that can run the case, and so is a baseline that the names do not hold. A name that
-// fits no kernel of this build is invalid_argument with the nearest match; one that fits none of this dtype
-// is a contender without a plan.
+// the first of NAME's that can run the case, and so is a baseline that the names do not hold. Behind them the
+// peers by the case's names. A name that fits no kernel of this build, or no peer, is invalid_argument with
+// the nearest match; one that fits no kernel of this dtype is a contender without a plan.
 Result<std::vector<Contender>> contenders_of(const Case& one);
 
 // How fast each contender was so far in this run; a rough guess by algorithm and instruction set before that.
 class SpeedBook {
  public:
-  void saw(const Contender& contender, const AttentionProblem& problem, double ms);
+  void saw(const Contender& contender, const Case& one, double ms);
   [[nodiscard]] bool knows(const std::string& contender) const { return factors_.contains(contender); }
-  [[nodiscard]] double call_ms(const Contender& contender, const AttentionProblem& problem) const;
+  [[nodiscard]] double call_ms(const Contender& contender, const Case& one) const;
 
  private:
   std::map<std::string, double> factors_;  // of the rough guess

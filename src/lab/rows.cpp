@@ -74,6 +74,11 @@ std::vector<Field> time_fields() {
       {"prepare_ms", &R::prepare_ms, "ms", "prepare ms", 0,
        "time to plan and to allocate outputs and workspace"},
       {"verify_ms", &R::verify_ms, "ms", "verify ms", 0, "time of the first call and of its comparison"},
+      {"overhead_ms", &R::overhead_ms, "ms", "overhead ms", 0,
+       "of a peer: time of a call with next to nothing to do (one query, one key); beyond 5 % of the median "
+       "the row is not ranked"},
+      {"latency_ms", &R::latency_ms, "ms", "latency ms", 0,
+       "on a GPU: median wall-clock time of one plain call, waited for; ms_median leaves launches out"},
       {"tokens_per_s", &R::tokens_per_s, "1/s", "tokens/s", 50, "batch * seq_q / median"},
       {"tflops", &R::tflops, "TFLOP/s", "TFLOP/s", 52,
        "2 * (head_dim + head_dim_v) for each pair the mask allows, / median"},
@@ -122,6 +127,7 @@ std::vector<Field> memory_and_error_fields() {
        "cache is streamed through before each call, outside its time)"},
       {"clock_mhz", &R::clock_mhz, "MHz", "MHz", 0, "processor clock seen right after the samples"},
       {"ran", &R::ran, "", "ran", 0, "what really ran"},
+      {"version", &R::version, "", "version", 0, "of a peer: its library and version"},
       {"reproduce", &R::reproduce, "", "reproduce", 0, "command line of this very row"},
   };
 }
@@ -184,7 +190,7 @@ struct Exact {
 
 bool ranked(const Row& row) {
   return row.status == row_status::kOk && row.ms_median.has_value() && row.error_max.has_value() &&
-         row.rows_verified.value_or(0) > 0;
+         row.rows_verified.value_or(0) > 0 && row.overhead_ms.value_or(0) <= kMostOverhead * *row.ms_median;
 }
 
 const std::vector<Field>& fields() {

@@ -86,6 +86,7 @@ struct Row {
   OptionalInteger samples, repeats, warmups;
   std::string stop;  // why sampling ended
   OptionalNumber prepare_ms, verify_ms;
+  OptionalNumber overhead_ms, latency_ms;
   OptionalNumber tokens_per_s, tflops, gb_per_s;
 
   OptionalInteger input_bytes, output_bytes, workspace_bytes, peak_bytes, peak_allocated_bytes;
@@ -99,15 +100,20 @@ struct Row {
   std::string baseline;
 
   std::string timer, regime;
-  std::string cache_method;  // "reused", "flushed"
+  std::string cache_method;  // "reused", "flushed", "rotated"
   OptionalNumber clock_mhz;
   std::string ran;
+  std::string version;
   std::string reproduce;
 
   friend bool operator==(const Row&, const Row&) = default;
 };
 
-// A row may be ranked, compared or charted as a speed: it ran, and its error is known and passed.
+// Calling a peer may take this part of its time; beyond it, the time says more of the call than of attention.
+inline constexpr double kMostOverhead = 0.05;
+
+// A row may be ranked, compared or charted as a speed: it ran, its error is known and passed, and the
+// overhead of calling it is small.
 bool ranked(const Row& row);
 
 enum class FieldType : std::uint8_t { text, integer, number, boolean, numbers };

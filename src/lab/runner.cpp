@@ -6,11 +6,13 @@
 #include <cmath>
 #include <exception>
 #include <limits>
+#include <memory>
 #include <new>
 
 #include "headwise/kernels.h"
 #include "lab/environment.h"
-#include "lab/fingerprint.h"
+#include "lab/kernel_work.h"
+#include "lab/peers/peer_work.h"
 #include "lab/sampling.h"
 #include "lab/statistics.h"
 #include "lab/units.h"
@@ -21,44 +23,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double milliseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+// A lead-in lets a process that stood still, and its thread pool, get going again; on a GPU it is long enough
+// for clocks and power to settle.
+constexpr double kLeadInMs = 2;
+constexpr double kGpuLeadInMs = 50;
+constexpr double kGpuSampleMs = 5;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
-
-std::string_view row_status_of(StatusCode code) {
-  switch (code) {
-    case StatusCode::ok: return row_status::kOk;
-    case StatusCode::unsupported: return row_status::kUnsupported;
-    case StatusCode::out_of_memory: return row_status::kOutOfMemory;
-    case StatusCode::unavailable: return row_status::kAbsent;
-    case StatusCode::invalid_argument:
-    case StatusCode::internal: break;
-  }
-  return row_status::kError;
-}
-
-// Device memory that goes back when the scope ends.
-class Scratch {
- public:
-  explicit Scratch(Device& device) : device_(device) {}
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() {
-    if (workspace_.data != nullptr) device_.deallocate(workspace_.data);
-  }
-  Status allocate(std::size_t bytes) {
-    if (bytes == 0) return {};
-    Result<void*> data = device_.allocate(bytes);
-    if (!data) return data.status();
-    workspace_ = {*data, bytes};
-    return {};
-  }
-  [[nodiscard]] Workspace workspace() const { return workspace_; }
-
- private:
-  Device& device_;
-  Workspace workspace_{};
-};
 
 // A contender on its way to a row.
 struct Entry {
@@ -66,21 +39,15 @@ struct Entry {
   Row row;
   bool alive = true;  // nothing has ended it yet
   double first_ms = 0;
-  std::uint64_t outputs = 0;  // fingerprint of those that were verified
-  bool changed = false;       // a later call gave others
-  const AttentionArgs* args = nullptr;
-  Workspace workspace{};
+  std::unique_ptr<Work> work{};
 
   void end(std::string_view status, std::string reason) {
     row.status = status;
     row.reason = std::move(reason);
     alive = false;
   }
-  void end(const Status& status) { end(row_status_of(status.code()), status.message()); }
-  // TimedWork::call
-  static Status call(void* context, void* stream) {
-    const auto& self = *static_cast<const Entry*>(context);
-    return self.contender.plan->run(*self.args, {.stream = stream, .workspace = self.workspace});
+  void end(const Status& status) {
+    end(work != nullptr ? work->row_status_of(status) : row_status_of(status.code()), status.message());
   }
 };
 
@@ -90,6 +57,7 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.run = options.run;
   row.case_id = case_id(one);
   row.contender = contender.id;
+  if (contender.peer != nullptr) row.kind = "peer";
   row.device = to_string(one.device);
   row.isa = contender.isa;
   row.algorithm = contender.algorithm;
@@ -114,8 +82,10 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.seed = static_cast<std::int64_t>(one.inputs.seed);
   row.preset = one.preset;
   row.cache = one.cold ? "cold" : "hot";
+  row.input_bytes = static_cast<std::int64_t>(cost(p).bytes_read);
+  row.output_bytes = static_cast<std::int64_t>(cost(p).bytes_written);
   row.least_bytes = static_cast<std::int64_t>(cost(p).least_bytes());
-  row.reproduce = reproducer(one, contender.id);
+  row.reproduce = reproducer(one, contender.id, contender.peer != nullptr);
   if (contender.plan.ok()) {
     row.ran = contender.plan->kernel();
     row.workspace_bytes = static_cast<std::int64_t>(contender.plan->workspace_bytes());
@@ -125,8 +95,8 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
 
 class CaseRun {
  public:
-  CaseRun(const Case& one, const RunOptions& options, Observer& observer, SpeedBook& speeds)
-      : case_(one), options_(options), observer_(observer), speeds_(speeds) {}
+  CaseRun(const Case& one, const RunOptions& options, Observer& observer, SpeedBook& speeds, Peers& peers)
+      : case_(one), options_(options), observer_(observer), speeds_(speeds), peers_(peers) {}
 
   // Ends every entry one way or the other.
   void run() {
@@ -152,7 +122,7 @@ class CaseRun {
     if (!contenders) return contenders.status();
     for (Contender& contender : *contenders) {
       Row row = blank_row(case_, contender, options_);
-      entries_.push_back({.contender = std::move(contender), .row = std::move(row)});
+      entries_.push_back({.contender = std::move(contender), .row = std::move(row), .work = nullptr});
     }
     return {};
   }
@@ -180,10 +150,10 @@ class CaseRun {
   void run_guarded() {
     deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                    std::chrono::duration<double>(std::min(options_.max_seconds, 1e6)));
-    Result<Device*> device = headwise::device(case_.device);
-    if (!device) return end_all(row_status::kAbsent, device.status().message());
-    device_ = *device;
-    for (Entry& entry : entries_) foresee(entry);
+    if (Status status = find_device(); !status.ok()) return end_all(row_status::kAbsent, status.message());
+    for (Entry& entry : entries_) {
+      if (entry.alive) foresee(entry);
+    }
     if (!any_alive()) return;
 
     observer_.phase("inputs", case_.inputs_text);
@@ -192,40 +162,87 @@ class CaseRun {
     observer_.phase("truth", "");
     Result<Reference> reference = make_reference(*inputs, options_.verify_seconds);
     if (!reference) return end_all(row_status_of(reference.status().code()), reference.status().message());
+    SharedTensors tensors;
+    if (peers_asked()) {
+      if (Status status = tensors.make(*inputs); !status.ok()) end_peers(status);
+    }
+    const PeerCase peer_case{.one = case_,
+                             .inputs = *inputs,
+                             .reference = *reference,
+                             .tensors = tensors,
+                             .last_level_cache_bytes = device_->last_level_cache_bytes(),
+                             .seconds = options_.max_seconds};
     for (Entry& entry : entries_) {
       if (!entry.alive) continue;
       observer_.phase("verify", entry.row.contender);
-      prepare_and_verify(entry, *inputs, *reference);
+      prepare_and_verify(entry, *inputs, peer_case);
     }
     if (options_.measured) {
-      measure_alive(*inputs);
+      measure_alive();
     } else {
       for (Entry& entry : entries_) {
         if (entry.alive) entry.end(row_status::kOk, "verified, not timed");
       }
     }
+    for (Entry& entry : entries_) entry.work.reset();  // they hold on to inputs and tensors
+  }
+
+  [[nodiscard]] bool peers_asked() const {
+    for (const Entry& entry : entries_) {
+      if (entry.alive && entry.contender.peer != nullptr) return true;
+    }
+    return false;
+  }
+  void end_peers(const Status& status) {
+    for (Entry& entry : entries_) {
+      if (entry.alive && entry.contender.peer != nullptr) entry.end(status);
+    }
+  }
+
+  // Peers bring a GPU's tensors there themselves: where this build cannot reach the device, the inputs stay
+  // in host memory, and kernels alone cannot run.
+  Status find_device() {
+    Result<Device*> device = headwise::device(case_.device);
+    if (device) {
+      device_ = *device;
+      return {};
+    }
+    if (!peers_asked()) return device.status();
+    for (Entry& entry : entries_) {
+      if (entry.contender.peer == nullptr) entry.end(row_status::kUnsupported, device.status().message());
+    }
+    Result<Device*> host = headwise::device({});
+    if (!host) return host.status();
+    device_ = *host;
+    return {};
   }
 
   // Ends what cannot run, or would take memory or time that is not there, before it is tried.
   void foresee(Entry& entry) {
-    if (!entry.contender.plan.ok()) return entry.end(entry.contender.plan.status());
-    const Need need = need_of(case_.problem, entry.contender.plan->workspace_bytes());
+    if (entry.contender.peer == nullptr && !entry.contender.plan.ok())
+      return entry.end(entry.contender.plan.status());
+    Need need = need_of(case_.problem, entry.contender.workspace_bytes());
+    if (entry.contender.peer != nullptr) {
+      if (pruned(case_)) return entry.end(check_case(case_));
+      need.workspace_bytes = need.input_bytes;  // what its process shares with this one
+    }
     const auto available = static_cast<double>(device_->memory().available);
     if (need.total() > available) {
       return entry.end(
           row_status::kOutOfMemory,
-          fmt::format("needs {} (inputs and outputs {}, workspace {}, fp64 truth {}); {} are available",
+          fmt::format("needs {} (inputs and outputs {}, {} {}, fp64 truth {}); {} are available",
                       bytes_for_people(need.total()),
                       need.input_bytes == std::numeric_limits<std::size_t>::max()
                           ? "beyond 64 bits"
                           : bytes_for_people(static_cast<double>(need.input_bytes)),
+                      entry.contender.peer != nullptr ? "shared with the peer" : "workspace",
                       bytes_for_people(static_cast<double>(need.workspace_bytes)),
                       bytes_for_people(static_cast<double>(need.reference_bytes)),
                       bytes_for_people(available)));
     }
     // A speed that was never seen is a guess; only one far beyond the limit counts.
     const double slack = speeds_.knows(entry.row.contender) ? 1 : 10;
-    const double call_seconds = speeds_.call_ms(entry.contender, case_.problem) / 1000;
+    const double call_seconds = speeds_.call_ms(entry.contender, case_) / 1000;
     if (call_seconds > 0.2 && 4 * call_seconds > slack * options_.max_seconds) {
       entry.end(row_status::kTimeout,
                 fmt::format("not tried: one call would take about {}, and --max-seconds is {}",
@@ -233,52 +250,32 @@ class CaseRun {
     }
   }
 
-  void prepare_and_verify(Entry& entry, Inputs& inputs, const Reference& reference) {
+  void prepare_and_verify(Entry& entry, Inputs& inputs, const PeerCase& peer_case) {
     if (Clock::now() >= deadline_)
       return entry.end(row_status::kTimeout, "--max-seconds was over before its turn");
     const Clock::time_point start = Clock::now();
-    if (Status status = poison(inputs); !status.ok()) return entry.end(status);
-    const MemoryUse before = device_->memory();
-    device_->reset_peak();
-    const Clock::time_point prepare = Clock::now();
-    Scratch scratch(*device_);
-    if (Status status = scratch.allocate(entry.contender.plan->workspace_bytes()); !status.ok())
-      return entry.end(status);
-    entry.row.prepare_ms = entry.contender.plan_ms + milliseconds_since(prepare);
-    entry.args = &inputs.args();
-    entry.workspace = scratch.workspace();
-    const Clock::time_point call = Clock::now();
-    Status status = Entry::call(&entry, nullptr);
-    if (status.ok()) status = device_->synchronize(nullptr);
-    entry.first_ms = milliseconds_since(call);
-    if (!status.ok()) return entry.end(status);
-    record_memory(entry, before, device_->memory());
-    record_verdict(entry, verify(inputs, reference));
-    if (entry.alive) {
-      Result<std::uint64_t> outputs = output_fingerprint(inputs);
-      if (!outputs) return entry.end(outputs.status());
-      entry.outputs = *outputs;
+    if (entry.contender.peer != nullptr) {
+      Result<Peer*> peer = peers_.find(*entry.contender.peer);
+      if (!peer) return entry.end(peer.status());
+      entry.work = std::make_unique<PeerWork>(**peer, peer_case);
+    } else {
+      entry.work = std::make_unique<KernelWork>(*device_, *entry.contender.plan, entry.contender.plan_ms,
+                                                case_.cold, inputs);
     }
-    entry.row.verify_ms = milliseconds_since(start);
+    call_and_judge(entry, inputs, peer_case.reference);
+    // A peer has --max-seconds of its own to start and to prepare: others must not lack them.
+    if (entry.contender.peer != nullptr) deadline_ += Clock::now() - start;
+    if (!entry.alive) entry.work.reset();  // nothing more is asked of it
+    entry.row.verify_ms = seconds_since(start) * 1000;
   }
 
-  // Outputs are filled before the call, so they are resident in `before`; what the call adds is workspace and
-  // whatever it allocates on its own.
-  void record_memory(Entry& entry, const MemoryUse& before, const MemoryUse& after) const {
-    const AttentionProblem& p = case_.problem;
-    const auto output = static_cast<std::int64_t>(cost(p).bytes_written);
-    const auto input = static_cast<std::int64_t>(cost(p).bytes_read);
-    entry.row.input_bytes = input;
-    entry.row.output_bytes = output;
-    const auto grown = [](std::size_t from, std::size_t to) {
-      return to > from ? static_cast<std::int64_t>(to - from) : std::int64_t{0};
-    };
-    entry.row.peak_allocated_bytes = input + output + grown(before.allocated, after.peak_allocated);
-    if (after.peak_resident > 0) {
-      entry.row.peak_resident_bytes = input + output + grown(before.resident, after.peak_resident);
-    }
-    entry.row.peak_bytes =
-        std::max(*entry.row.peak_allocated_bytes, entry.row.peak_resident_bytes.value_or(0));
+  static void call_and_judge(Entry& entry, Inputs& inputs, const Reference& reference) {
+    Result<double> ms = entry.work->first_call(entry.row);
+    if (!ms) return entry.end(ms.status());
+    entry.first_ms = *ms;
+    record_verdict(entry, verify(inputs, reference));
+    if (!entry.alive) return;
+    if (Status status = entry.work->accept(); !status.ok()) entry.end(status);
   }
 
   static void record_verdict(Entry& entry, const Verdict& verdict) {
@@ -290,32 +287,36 @@ class CaseRun {
     row.plain_max = verdict.plain_max;
     row.plain_rms = verdict.plain_rms;
     row.rows_verified = verdict.rows_verified;
-    if (entry.contender.plan->problem().lse) row.lse_error = verdict.lse_error;
+    if (entry.contender.plan.ok() && entry.contender.plan->problem().lse) row.lse_error = verdict.lse_error;
     if (!verdict.passed()) entry.end(row_status::kInaccurate, verdict.reason);
   }
 
-  // Whether the outputs are still the ones that were verified, bit by bit.
-  static Status check_outputs(Entry& entry, Inputs& inputs) {
-    Result<std::uint64_t> outputs = output_fingerprint(inputs);
-    if (!outputs) return outputs.status();
-    if (*outputs == entry.outputs) return {};
-    entry.changed = true;
-    return Status::internal(
-        "outputs of a timed call differ from those of the verified one: a kernel gives the same bits each "
-        "time");
+  [[nodiscard]] bool out_of_time() const {
+    double lost = 0;
+    for (const Entry& entry : entries_) lost += entry.work != nullptr ? entry.work->lost_seconds() : 0;
+    return Clock::now() - std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(lost)) >=
+           deadline_;
   }
 
-  void measure_alive(Inputs& inputs) {
+  [[nodiscard]] SamplingRule sampling_rule(bool with_peers) const {
     SamplingRule rule{.seconds = options_.seconds,
                       .exactly = options_.samples,
-                      .cold = case_.cold,
-                      .deadline = deadline_,
+                      .out_of_time = [this] { return out_of_time(); },
                       .interrupted = options_.interrupted};
+    const bool gpu = case_.device.kind == DeviceKind::cuda;
+    if (with_peers) rule.lead_in_ms = gpu ? kGpuLeadInMs : kLeadInMs;
+    if (gpu) rule.sample_ms = kGpuSampleMs;
+    // On a GPU, cold calls rotate over buffers that the caches cannot hold.
+    if (case_.cold && !gpu) rule.flush = [this] { return device_->flush_cache(nullptr); };
+    return rule;
+  }
+
+  void measure_alive() {
     std::size_t most = 0;
     std::vector<Entry*> running;
     for (Entry& entry : entries_) {
       if (!entry.alive) continue;
-      most = std::max(most, entry.contender.plan->workspace_bytes());
+      most = std::max(most, entry.work->workspace_bytes());
       running.push_back(&entry);
     }
     if (running.empty()) return;
@@ -326,38 +327,40 @@ class CaseRun {
     }
     std::vector<Contestant> contestants;
     for (Entry* entry : running) {
-      entry->args = &inputs.args();
-      entry->workspace = scratch.workspace();
-      contestants.push_back({.work = {.call = &Entry::call, .context = entry},
-                             .first_ms = entry->first_ms,
-                             .before = [&inputs] { return poison(inputs); },
-                             .check = [entry, &inputs] { return check_outputs(*entry, inputs); }});
+      Work* work = entry->work.get();
+      work->use(scratch.workspace());
+      contestants.push_back(
+          {.time = [work](std::int64_t calls, double lead_in_ms) { return work->time(calls, lead_in_ms); },
+           .first_ms = entry->first_ms,
+           .before = [work] { return work->before_timing(); },
+           .check = [work] { return work->check_outputs(); }});
     }
-    const std::vector<Samples> all = measure(*device_, contestants, rule, case_.inputs.seed);
-    const double mhz = device_->clocks().mhz;
-    const Samples* baseline = nullptr;
+    const std::vector<Samples> all =
+        measure(contestants, sampling_rule(peers_asked()), case_.inputs.seed);
+    const Entry* baseline = nullptr;
+    const Samples* baseline_samples = nullptr;
     for (std::size_t i = 0; i < running.size(); ++i) {
-      if (running[i]->contender.baseline && all[i].enough) baseline = &all[i];
+      record_samples(*running[i], all[i]);
+      if (!running[i]->contender.baseline || !all[i].enough || !ranked(running[i]->row)) continue;
+      baseline = running[i];
+      baseline_samples = &all[i];
     }
+    if (baseline == nullptr) return;
     for (std::size_t i = 0; i < running.size(); ++i) {
-      record_samples(*running[i], all[i], mhz);
-      if (running[i]->row.status == row_status::kOk && baseline != nullptr)
-        record_speedup(running[i]->row, all[i], *baseline);
+      const Row& row = running[i]->row;
+      if (ranked(row) && row.timer == baseline->row.timer)
+        record_speedup(running[i]->row, all[i], *baseline_samples, baseline->row.contender);
     }
   }
 
-  void record_samples(Entry& entry, const Samples& samples, double mhz) {
+  void record_samples(Entry& entry, const Samples& samples) {
     Row& row = entry.row;
-    row.timer = device_->timer();
-    row.regime = "sustained";
-    row.cache_method = case_.cold ? "flushed" : "reused";
-    if (mhz > 0) row.clock_mhz = mhz;
+    entry.work->describe_timing(row);
     row.samples_ms = samples.ms;
     row.samples = static_cast<std::int64_t>(samples.ms.size());
     row.repeats = samples.repeats;
     row.warmups = samples.warmups;
     row.stop = samples.stop;
-    if (entry.changed) return entry.end(row_status::kInaccurate, samples.status.message());
     if (!samples.status.ok()) return entry.end(samples.status);
     if (!samples.enough) {
       return entry.end(row_status::kTimeout, fmt::format("--max-seconds {} was over after {} samples",
@@ -382,30 +385,37 @@ class CaseRun {
       row.tflops = work.flops / seconds / 1e12;
       row.gb_per_s = work.least_bytes() / seconds / 1e9;
     }
-    if (!case_.cold) speeds_.saw(entry.contender, case_.problem, summary.median);
-    const bool coarse =
-        device_->timer() == "steady_clock" && is_coarse(summary.median, samples.repeats, timer_step_ns());
-    entry.end(row_status::kOk,
-              coarse ? fmt::format(
-                           "a sample is less than {} steps of the timer ({:.0f} ns each): its time is coarse",
-                           kFineSteps, timer_step_ns())
-                     : "");
+    if (!case_.cold) speeds_.saw(entry.contender, case_, summary.median);
+    entry.end(row_status::kOk, remark(row, summary.median, samples.repeats));
   }
 
-  void record_speedup(Row& row, const Samples& samples, const Samples& baseline) const {
+  // What is worth knowing of a good row.
+  static std::string remark(const Row& row, double median_ms, std::int64_t repeats) {
+    if (row.overhead_ms.value_or(0) > kMostOverhead * median_ms) {
+      return fmt::format("not ranked: calling it takes {:.3g} ms with next to nothing to do, {:.0f} % of its time",
+                         *row.overhead_ms, 100 * *row.overhead_ms / median_ms);
+    }
+    if (row.timer == "steady_clock" && is_coarse(median_ms, repeats, timer_step_ns())) {
+      return fmt::format("a sample is less than {} steps of the timer ({:.0f} ns each): its time is coarse",
+                         kFineSteps, timer_step_ns());
+    }
+    return "";
+  }
+
+  void record_speedup(Row& row, const Samples& samples, const Samples& baseline,
+                      const std::string& baseline_name) const {
     const Ratio ratio = bootstrap_ratio(baseline.ms, samples.ms, case_.inputs.seed);
     row.speedup = ratio.value;
     row.speedup_low = ratio.interval.low;
     row.speedup_high = ratio.interval.high;
-    for (const Entry& entry : entries_) {
-      if (entry.contender.baseline) row.baseline = entry.row.contender;
-    }
+    row.baseline = baseline_name;
   }
 
   const Case& case_;
   const RunOptions& options_;
   Observer& observer_;
   SpeedBook& speeds_;
+  Peers& peers_;
   Device* device_ = nullptr;
   Clock::time_point deadline_;
   std::vector<Entry> entries_;
@@ -429,7 +439,7 @@ void learn(const Case& one, const std::vector<Row>& rows, SpeedBook& speeds) {
   if (!contenders || one.cold) return;
   for (const Contender& contender : *contenders) {
     for (const Row& row : rows)
-      if (row.contender == contender.id && ranked(row)) speeds.saw(contender, one.problem, *row.ms_median);
+      if (row.contender == contender.id && ranked(row)) speeds.saw(contender, one, *row.ms_median);
   }
 }
 
@@ -437,6 +447,7 @@ void learn(const Case& one, const std::vector<Row>& rows, SpeedBook& speeds) {
 
 Status run_cases(const std::vector<Case>& cases, const RunOptions& options, Observer& observer) {
   SpeedBook speeds;
+  Peers peers(options.peer_python);
   for (std::size_t i = 0; i < cases.size(); ++i) {
     if (i < options.kept.size() && !options.kept[i].empty()) {
       learn(cases[i], options.kept[i], speeds);
@@ -444,7 +455,7 @@ Status run_cases(const std::vector<Case>& cases, const RunOptions& options, Obse
       continue;
     }
     if (options.interrupted()) continue;  // what is kept of later cases is passed on all the same
-    CaseRun run(cases[i], options, observer, speeds);
+    CaseRun run(cases[i], options, observer, speeds, peers);
     if (Status status = run.begin(); !status.ok()) return status;
     observer.begin_case(i, cases.size(), cases[i], run.estimated_seconds());
     run.run();

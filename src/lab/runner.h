@@ -21,6 +21,7 @@ struct RunOptions {
   int samples = 0;              // exactly so many, whatever the interval and the seconds; 0: by those
   double max_seconds = 120;     // of a case; then the rest of its contenders is `timeout`
   double verify_seconds = 0.5;  // for truth and plain of a case
+  std::string peer_python{};    // runs all peers; empty: each set's own environment
   // Rows of cases that a run before this one finished, one vector a case: they are passed on as they are, and
   // their case is not run. Empty: none.
   std::vector<std::vector<Row>> kept{};

@@ -1,6 +1,7 @@
 #include "lab/sampling.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "lab/statistics.h"
@@ -18,6 +19,7 @@ struct State {
   const Contestant* contestant = nullptr;
   Samples samples;
   double spent_seconds = 0;
+  double lead_in_ms = 0;
   std::size_t least = 0;
   std::size_t next_check = 0;  // the interval is looked at when the number of samples grew by a tenth
   bool settled = false;        // it was narrow enough then
@@ -29,7 +31,7 @@ void ask(State& state, const std::function<Status()>& question) {
 }
 
 // Runs until two blocks in a row take the same time within 2 %, or the time is up; then sets repeats.
-void warm_up(Device& device, State& state, const SamplingRule& rule) {
+void warm_up(State& state, const SamplingRule& rule) {
   Samples& samples = state.samples;
   double call_ms = state.contestant->first_ms;
   state.least = static_cast<std::size_t>(rule.least);
@@ -44,42 +46,44 @@ void warm_up(Device& device, State& state, const SamplingRule& rule) {
       call_ms;  // repeats follow the undisturbed call: a stall in one block must not shorten samples
   std::int64_t block = 1;  // doubled until it takes 5 ms: shorter ones tell a settled clock from nothing
   for (;;) {
-    Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(block), nullptr);
-    if (!ms) {
-      samples.status = ms.status();
+    Result<Timed> timed = state.contestant->time(block, 0);
+    if (!timed) {
+      samples.status = timed.status();
       return;
     }
-    samples.warmups += block;
-    call_ms = *ms / static_cast<double>(block);
+    samples.warmups += timed->calls;
+    call_ms = timed->ms / static_cast<double>(timed->calls);
     best_ms = std::min(best_ms, call_ms);
-    const bool settled = previous > 0 && std::abs(call_ms - previous) < 0.02 * previous && *ms >= 5;
+    const bool settled = previous > 0 && std::abs(call_ms - previous) < 0.02 * previous && timed->ms >= 5;
     if (settled || seconds_since(start) > rule.warmup_seconds) break;
     previous = call_ms;
-    if (*ms < 5 && block < (1 << 20)) block *= 2;
+    if (timed->ms < 5 && block < (1 << 20)) block *= 2;
   }
-  if (!rule.cold && best_ms > 0 && best_ms < rule.sample_ms) {
+  state.lead_in_ms = call_ms <= 10 * rule.lead_in_ms ? rule.lead_in_ms : 0;
+  if (!rule.flush && best_ms > 0 && best_ms < rule.sample_ms) {
     samples.repeats = static_cast<std::int64_t>(std::ceil(rule.sample_ms / best_ms));
   }
   ask(state, state.contestant->check);
 }
 
-void take_sample(Device& device, State& state, const SamplingRule& rule) {
+void take_sample(State& state, const SamplingRule& rule) {
   Samples& samples = state.samples;
-  if (rule.cold) {
+  if (rule.flush) {
     const Clock::time_point start = Clock::now();
-    if (Status status = device.flush_cache(nullptr); !status.ok()) {
+    if (Status status = rule.flush(); !status.ok()) {
       samples.status = std::move(status);
       return;
     }
     state.spent_seconds += seconds_since(start);
   }
-  Result<double> ms = device.time_ms(state.contestant->work, static_cast<int>(samples.repeats), nullptr);
-  if (!ms) {
-    samples.status = ms.status();
+  Result<Timed> timed = state.contestant->time(samples.repeats, rule.flush ? 0 : state.lead_in_ms);
+  if (!timed) {
+    samples.status = timed.status();
     return;
   }
-  samples.ms.push_back(*ms / static_cast<double>(samples.repeats));
-  state.spent_seconds += *ms / 1000;
+  samples.ms.push_back(timed->ms / static_cast<double>(timed->calls));
+  samples.repeats = timed->calls;
+  state.spent_seconds += (timed->ms + timed->beside_ms) / 1000;
 }
 
 // Sets samples.stop where this contestant must leave whatever the others do, and settled.
@@ -88,7 +92,7 @@ void consider_stop(State& state, const SamplingRule& rule) {
   const std::size_t count = samples.ms.size();
   const auto exactly = static_cast<std::size_t>(std::max(rule.exactly, 0));
   samples.enough = count >= (exactly > 0 ? std::min(exactly, state.least) : state.least);
-  if (Clock::now() >= rule.deadline) {
+  if (rule.out_of_time()) {
     samples.stop = "max_seconds";
   } else if (!samples.enough) {
     return;
@@ -109,31 +113,44 @@ void consider_stop(State& state, const SamplingRule& rule) {
 }
 
 // Others have run since its last sample and written the same outputs: it runs once more to be checked.
-void finish_settled(Device& device, State& state) {
+void finish_settled(State& state) {
   state.samples.stop = "interval";
   if (!state.contestant->check) return;
-  if (Result<double> ms = device.time_ms(state.contestant->work, 1, nullptr); !ms) {
-    state.samples.status = ms.status();
-  }
+  if (Result<Timed> timed = state.contestant->time(1, 0); !timed) state.samples.status = timed.status();
   ask(state, state.contestant->check);
 }
 
 }  // namespace
 
-std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants,
-                             const SamplingRule& rule, std::uint64_t seed) {
+TimeCalls timed_on(Device& device, TimedWork work) {
+  return [&device, work](std::int64_t calls, double lead_in_ms) -> Result<Timed> {
+    Timed timed{.calls = calls};
+    while (timed.beside_ms < lead_in_ms) {
+      Result<double> ms = device.time_ms(work, 1, nullptr);
+      if (!ms) return ms.status();
+      timed.beside_ms += std::max(*ms, 1e-4);
+    }
+    Result<double> ms = device.time_ms(work, static_cast<int>(calls), nullptr);
+    if (!ms) return ms.status();
+    timed.ms = *ms;
+    return timed;
+  };
+}
+
+std::vector<Samples> measure(const std::vector<Contestant>& contestants, const SamplingRule& rule,
+                             std::uint64_t seed) {
   std::vector<State> states(contestants.size());
   std::vector<std::size_t> active;
   for (std::size_t i = 0; i < states.size(); ++i) {
     states[i].contestant = &contestants[i];
-    warm_up(device, states[i], rule);
+    warm_up(states[i], rule);
     if (states[i].samples.status.ok()) active.push_back(i);
   }
   Generator generator(seed);
   while (!active.empty()) {
     shuffle(active, generator);
     for (const std::size_t i : active) {
-      take_sample(device, states[i], rule);
+      take_sample(states[i], rule);
       if (!states[i].samples.status.ok()) continue;
       consider_stop(states[i], rule);
       if (!states[i].samples.stop.empty()) ask(states[i], contestants[i].check);
@@ -143,7 +160,7 @@ std::vector<Samples> measure(Device& device, const std::vector<Contestant>& cont
     });
     if (!std::all_of(active.begin(), active.end(), [&](std::size_t i) { return states[i].settled; }))
       continue;
-    for (const std::size_t i : active) finish_settled(device, states[i]);
+    for (const std::size_t i : active) finish_settled(states[i]);
     active.clear();
   }
   std::vector<Samples> all;

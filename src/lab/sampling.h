@@ -3,7 +3,6 @@
 // others are not, as far as its own time allows, so that all medians come from the same rounds.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -24,14 +23,27 @@ struct SamplingRule {
   int most = 2000;               // samples; a 1 % interval needs fewer unless half the time is noise
   int exactly = 0;               // samples, whatever interval and seconds say; 0: by those
   double warmup_seconds = 0.15;  // at most, a contender
-  bool cold =
-      false;  // caches are flushed before each sample, which is one call; the flushes count as seconds
-  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  // Empties the caches before each sample, which is then one call; counts as seconds. Empty: not cold.
+  std::function<Status()> flush{};
+  // Untimed calls right before each sample, where one call is not longer than ten times this: what ran in
+  // between was another process, or the device was idle. 0: none.
+  double lead_in_ms = 0;
+  std::function<bool()> out_of_time = [] { return false; };    // of the whole case
   std::function<bool()> interrupted = [] { return false; };  // then the least number of samples will do
 };
 
+struct Timed {
+  double ms = 0;           // of all calls together
+  std::int64_t calls = 1;  // at least those asked for; more where they come in batches
+  double beside_ms = 0;    // the lead-in took
+};
+
+// Takes the time of calls made back to back, after a lead-in that is not timed.
+using TimeCalls = std::function<Result<Timed>(std::int64_t calls, double lead_in_ms)>;
+TimeCalls timed_on(Device& device, TimedWork work);
+
 struct Contestant {
-  TimedWork work;
+  TimeCalls time;
   double first_ms = 0;  // of a call already made; decides how to warm up
   // Asked before its first call, and after its last warm-up call and its very last call, when the outputs are
   // its own. What they return ends the contestant.
@@ -56,7 +68,7 @@ inline bool is_coarse(double call_ms, std::int64_t repeats, double step_ns) {
 }
 
 // One Samples a contestant, in the same order. Sample r of each comes from round r.
-std::vector<Samples> measure(Device& device, const std::vector<Contestant>& contestants,
-                             const SamplingRule& rule, std::uint64_t seed);
+std::vector<Samples> measure(const std::vector<Contestant>& contestants, const SamplingRule& rule,
+                             std::uint64_t seed);
 
 }  // namespace headwise::lab

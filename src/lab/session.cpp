@@ -265,9 +265,9 @@ Result<std::string> describe_session(const std::vector<Case>& cases, const Sessi
     std::size_t workspace = 0;
     std::string who;
     for (const Contender& contender : *contenders) {
-      if (contender.plan.ok()) workspace = std::max(workspace, contender.plan->workspace_bytes());
+      workspace = std::max(workspace, contender.workspace_bytes());
       who += fmt::format("{}{}{}", who.empty() ? "" : ", ", contender.id,
-                         contender.plan.ok() ? "" : " (cannot)");
+                         contender.may_run() ? "" : " (cannot)");
     }
     if (!anybody_runs(*contenders)) {
       text += fmt::format("{}\n    nobody can run it: {}\n", case_id(cases[i]),

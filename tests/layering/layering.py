@@ -37,7 +37,12 @@ GENERATED = {
 LIBRARIES = {
     "fmt": ({"lab", "cli"}, None),
     "CLI": ({"cli"}, 2),
-    "nlohmann": ({"lab"}, {"src/lab/presets.cpp", "src/lab/rows_json.cpp", "src/lab/safetensors.cpp"}),
+    "nlohmann": ({"lab"}, {
+        "src/lab/peers/messages.cpp",
+        "src/lab/presets.cpp",
+        "src/lab/rows_json.cpp",
+        "src/lab/safetensors.cpp",
+    }),
 }
 
 STANDARD = set(

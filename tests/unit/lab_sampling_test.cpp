@@ -57,7 +57,9 @@ class FakeDevice final : public Device {
   Status flush;
 };
 
-Contestant contestant(Fake& fake, double first_ms) { return {{.call = nullptr, .context = &fake}, first_ms}; }
+Contestant contestant(FakeDevice& device, Fake& fake, double first_ms) {
+  return {timed_on(device, {.call = nullptr, .context = &fake}), first_ms};
+}
 
 SamplingRule rule() {
   SamplingRule r;
@@ -68,7 +70,7 @@ SamplingRule rule() {
 TEST(Sampling, SteadyContenderStopsAtTheLeastNumberOfSamples) {
   FakeDevice device;
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 10.0; }};
-  const std::vector<Samples> all = measure(device, {contestant(steady, 10)}, rule(), 1);
+  const std::vector<Samples> all = measure({contestant(device, steady, 10)}, rule(), 1);
   EXPECT_EQ(all[0].ms.size(), 10U);
   EXPECT_EQ(all[0].stop, "interval");
   EXPECT_EQ(all[0].repeats, 1);
@@ -79,7 +81,7 @@ TEST(Sampling, SteadyContenderStopsAtTheLeastNumberOfSamples) {
 TEST(Sampling, SlowContenderTakesThree) {
   FakeDevice device;
   Fake slow{.id = 0, .ms = [](std::int64_t n) { return 900.0 + static_cast<double>(n); }};
-  const std::vector<Samples> all = measure(device, {contestant(slow, 900)}, rule(), 1);
+  const std::vector<Samples> all = measure({contestant(device, slow, 900)}, rule(), 1);
   EXPECT_EQ(all[0].ms.size(), 3U);  // 2.7 s: beyond the 2 s of a contender
   EXPECT_EQ(all[0].stop, "seconds");
   EXPECT_EQ(all[0].warmups, 0);
@@ -89,7 +91,7 @@ TEST(Sampling, NoisyContenderStopsBySeconds) {
   FakeDevice device;
   Generator generator(1);
   Fake noisy{.id = 0, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
-  const std::vector<Samples> all = measure(device, {contestant(noisy, 10)}, rule(), 1);
+  const std::vector<Samples> all = measure({contestant(device, noisy, 10)}, rule(), 1);
   EXPECT_EQ(all[0].stop, "seconds");
   double total = 0;
   for (const double ms : all[0].ms) total += ms;
@@ -106,7 +108,7 @@ TEST(Sampling, AsManySamplesAsAskedFor) {
     SamplingRule exact = rule();
     exact.exactly = samples;
     const std::vector<Samples> all =
-        measure(device, {contestant(steady, 10), contestant(slow, 900)}, exact, 1);
+        measure({contestant(device, steady, 10), contestant(device, slow, 900)}, exact, 1);
     for (const Samples& one : all) {
       EXPECT_EQ(one.ms.size(), static_cast<std::size_t>(samples));
       EXPECT_EQ(one.stop, "samples");
@@ -118,7 +120,7 @@ TEST(Sampling, AsManySamplesAsAskedFor) {
 TEST(Sampling, ShortCallsAreRepeatedWithinASample) {
   FakeDevice device;
   Fake quick{.id = 0, .ms = [](std::int64_t) { return 0.001; }};
-  const std::vector<Samples> all = measure(device, {contestant(quick, 0.5)}, rule(), 1);
+  const std::vector<Samples> all = measure({contestant(device, quick, 0.5)}, rule(), 1);
   EXPECT_GE(all[0].repeats, 50);
   EXPECT_LE(all[0].repeats, 51);
   EXPECT_NEAR(all[0].ms.front(), 0.001, 1e-9);  // of one call
@@ -128,8 +130,8 @@ TEST(Sampling, ColdSamplesAreOneCallEachBehindAFlush) {
   FakeDevice device;
   Fake quick{.id = 0, .ms = [](std::int64_t) { return 0.001; }}, other{.id = 1, .ms = quick.ms};
   SamplingRule r = rule();
-  r.cold = true;
-  const std::vector<Samples> all = measure(device, {contestant(quick, 0.5), contestant(other, 0.5)}, r, 1);
+  r.flush = [&] { return device.flush_cache(nullptr); };
+  const std::vector<Samples> all = measure({contestant(device, quick, 0.5), contestant(device, other, 0.5)}, r, 1);
   std::size_t calls = 0;
   for (const Samples& samples : all) {
     EXPECT_EQ(samples.repeats, 1);
@@ -155,7 +157,7 @@ TEST(Sampling, ShortSamplesAreCoarse) {
 TEST(Sampling, HotSamplesHaveNoFlush) {
   FakeDevice device;
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
-  measure(device, {contestant(steady, 1)}, rule(), 1);
+  measure({contestant(device, steady, 1)}, rule(), 1);
   EXPECT_EQ(std::count(device.order.begin(), device.order.end(), FakeDevice::kFlush), 0);
 }
 
@@ -164,8 +166,8 @@ TEST(Sampling, AFlushThatFailsEndsTheContestant) {
   device.flush = Status::out_of_memory("no buffer");
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
   SamplingRule r = rule();
-  r.cold = true;
-  const std::vector<Samples> all = measure(device, {contestant(steady, 1)}, r, 1);
+  r.flush = [&] { return device.flush_cache(nullptr); };
+  const std::vector<Samples> all = measure({contestant(device, steady, 1)}, r, 1);
   EXPECT_EQ(all[0].status.message(), "no buffer");
   EXPECT_TRUE(all[0].ms.empty());
 }
@@ -177,7 +179,7 @@ TEST(Sampling, EachIsCheckedRightBehindItsOwnCalls) {
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
   Fake noisy{.id = 1, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
   Fake slow{.id = 2, .ms = [](std::int64_t) { return 900.0; }};
-  std::vector<Contestant> contestants{contestant(steady, 1), contestant(noisy, 20), contestant(slow, 900)};
+  std::vector<Contestant> contestants{contestant(device, steady, 1), contestant(device, noisy, 20), contestant(device, slow, 900)};
   std::vector<int> begun, checks(3, 0);
   for (int id = 0; id < 3; ++id) {
     Contestant& one = contestants[static_cast<std::size_t>(id)];
@@ -191,7 +193,7 @@ TEST(Sampling, EachIsCheckedRightBehindItsOwnCalls) {
       return Status();
     };
   }
-  const std::vector<Samples> all = measure(device, contestants, rule(), 1);
+  const std::vector<Samples> all = measure(contestants, rule(), 1);
   EXPECT_EQ(begun, (std::vector<int>{0, 1, 2}));
   EXPECT_EQ(checks, (std::vector<int>{2, 2, 1}));  // the slow one has no warm-up
   EXPECT_EQ(all[0].stop, "interval");
@@ -204,11 +206,11 @@ TEST(Sampling, EachIsCheckedRightBehindItsOwnCalls) {
 TEST(Sampling, WhoFailsItsCheckIsOut) {
   FakeDevice device;
   Fake first{.id = 0, .ms = [](std::int64_t) { return 10.0; }}, second{.id = 1, .ms = first.ms};
-  std::vector<Contestant> contestants{contestant(first, 10), contestant(second, 10)};
+  std::vector<Contestant> contestants{contestant(device, first, 10), contestant(device, second, 10)};
   int asked = 0;
   contestants[0].check = [] { return Status::internal("changed while warming up"); };
   contestants[1].check = [&] { return ++asked == 1 ? Status() : Status::internal("changed at the end"); };
-  const std::vector<Samples> all = measure(device, contestants, rule(), 1);
+  const std::vector<Samples> all = measure(contestants, rule(), 1);
   EXPECT_EQ(all[0].status.message(), "changed while warming up");
   EXPECT_TRUE(all[0].ms.empty());
   EXPECT_EQ(all[1].status.message(), "changed at the end");
@@ -219,7 +221,7 @@ TEST(Sampling, WhoFailsItsCheckIsOut) {
 TEST(Sampling, AStallWhileWarmingUpDoesNotShortenSamples) {
   FakeDevice device;
   Fake stalled{.id = 0, .ms = [](std::int64_t n) { return n > 2 && n < 500 ? 0.2 : 0.001; }};
-  EXPECT_GE(measure(device, {contestant(stalled, 0.001)}, rule(), 1)[0].repeats, 50);
+  EXPECT_GE(measure({contestant(device, stalled, 0.001)}, rule(), 1)[0].repeats, 50);
 }
 
 TEST(Sampling, RoundsAreInterleavedInRandomOrder) {
@@ -228,11 +230,11 @@ TEST(Sampling, RoundsAreInterleavedInRandomOrder) {
   std::vector<Contestant> contestants;
   for (int i = 0; i < 3; ++i) {
     fakes[static_cast<std::size_t>(i)] = {.id = i, .ms = [](std::int64_t) { return 300.0; }};
-    contestants.push_back(contestant(fakes[static_cast<std::size_t>(i)], 300));
+    contestants.push_back(contestant(device, fakes[static_cast<std::size_t>(i)], 300));
   }
   SamplingRule r = rule();
   r.seconds = 3;
-  measure(device, contestants, r, 4);
+  measure(contestants, r, 4);
   ASSERT_EQ(device.order.size() % 3, 0U);
   std::set<std::vector<int>> orders;
   for (std::size_t at = 0; at < device.order.size(); at += 3) {
@@ -249,7 +251,7 @@ TEST(Sampling, TheSettledGoOnWhileOthersAreNot) {
   Generator generator(2);
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
   Fake noisy{.id = 1, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
-  const std::vector<Samples> all = measure(device, {contestant(steady, 1), contestant(noisy, 20)}, rule(), 1);
+  const std::vector<Samples> all = measure({contestant(device, steady, 1), contestant(device, noisy, 20)}, rule(), 1);
   EXPECT_EQ(all[1].stop, "seconds");
   EXPECT_GE(all[0].ms.size(), all[1].ms.size());
   EXPECT_EQ(all[0].stop, "interval");
@@ -262,7 +264,7 @@ TEST(Sampling, AFailingCallEndsOneContenderAlone) {
            .ms = [](std::int64_t) { return 300.0; },
            .fail_with = Status::internal("broke"),
            .fail_at = 1};
-  const std::vector<Samples> all = measure(device, {contestant(good, 300), contestant(bad, 300)}, rule(), 1);
+  const std::vector<Samples> all = measure({contestant(device, good, 300), contestant(device, bad, 300)}, rule(), 1);
   EXPECT_TRUE(all[0].status.ok());
   EXPECT_TRUE(all[0].enough);
   EXPECT_EQ(all[1].status.message(), "broke");
@@ -275,13 +277,13 @@ TEST(Sampling, DeadlineAndInterruption) {
   const auto noise = [&](std::int64_t) { return 250.0 + static_cast<double>(generator.below(200)); };
   Fake late{.id = 0, .ms = noise}, stopped{.id = 1, .ms = noise};
   SamplingRule r = rule();
-  r.deadline = std::chrono::steady_clock::now();
-  const Samples first = measure(device, {contestant(late, 300)}, r, 1)[0];
+  r.out_of_time = [] { return true; };
+  const Samples first = measure({contestant(device, late, 300)}, r, 1)[0];
   EXPECT_EQ(first.stop, "max_seconds");
   EXPECT_FALSE(first.enough);
   SamplingRule interrupted = rule();
   interrupted.interrupted = [] { return true; };
-  const Samples second = measure(device, {contestant(stopped, 300)}, interrupted, 1)[0];
+  const Samples second = measure({contestant(device, stopped, 300)}, interrupted, 1)[0];
   EXPECT_EQ(second.stop, "interrupted");
   EXPECT_EQ(second.ms.size(), 3U);
 }

@@ -1,0 +1,54 @@
+// A kernel of this build in one case.
+#pragma once
+
+#include "headwise/device.h"
+#include "lab/inputs.h"
+#include "lab/work.h"
+
+namespace headwise::lab {
+
+// Device memory that goes back when the scope ends.
+class Scratch {
+ public:
+  explicit Scratch(Device& device) : device_(device) {}
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch();
+  Status allocate(std::size_t bytes);
+  [[nodiscard]] Workspace workspace() const { return workspace_; }
+
+ private:
+  Device& device_;
+  Workspace workspace_{};
+};
+
+class KernelWork final : public Work {
+ public:
+  KernelWork(Device& device, const Plan& plan, double plan_ms, bool cold, Inputs& inputs)
+      : device_(device), plan_(plan), plan_ms_(plan_ms), cold_(cold), inputs_(inputs) {}
+
+  Result<double> first_call(Row& row) override;
+  Status accept() override;
+  [[nodiscard]] std::size_t workspace_bytes() const override { return plan_.workspace_bytes(); }
+  void use(Workspace workspace) override { workspace_ = workspace; }
+  Status before_timing() override { return poison(inputs_); }
+  Result<Timed> time(std::int64_t calls, double lead_in_ms) override;
+  Status check_outputs() override;
+  void describe_timing(Row& row) const override;
+  [[nodiscard]] std::string_view row_status_of(const Status& status) const override;
+
+ private:
+  static Status call(void* context, void* stream);  // TimedWork::call
+  void record_memory(Row& row, const MemoryUse& before, const MemoryUse& after) const;
+
+  Device& device_;
+  const Plan& plan_;
+  double plan_ms_;
+  bool cold_;
+  Inputs& inputs_;
+  Workspace workspace_{};
+  std::uint64_t outputs_ = 0;  // fingerprint of those that were verified
+  bool changed_ = false;       // a later call gave others
+};
+
+}  // namespace headwise::lab
