@@ -221,9 +221,10 @@ void add_commands(CLI::App& app, Commands& commands) {
   CLI::App* list =
       app.add_subcommand("list", "kernels, peers, suites, axes, presets, inputs, charts, fields, matrix");
   list->footer(kListFooter);
-  list->add_option("what", i.positionals,
-                   "kernels, peers, suites, axes, presets, inputs, charts, fields, or matrix: what each kernel "
-                   "supports, in Markdown [all but peers, fields and matrix]");
+  list->add_option(
+      "what", i.positionals,
+      "kernels, peers, suites, axes, presets, inputs, charts, fields, or matrix: what each kernel "
+      "supports, in Markdown [all but peers, fields and matrix]");
   list->add_flag("--peers", i.list_peers,
                  "other people's attention: versions, devices and dtypes, or why one is absent");
   add_peer_python(*list, i);

@@ -198,7 +198,8 @@ void SpeedBook::saw(const Contender& contender, const Case& one, double ms) {
 
 double SpeedBook::call_ms(const Contender& contender, const Case& one) const {
   const auto found = factors_.find(contender.id);
-  return rough_call_ms(contender, one.problem, one.device.kind) * (found == factors_.end() ? 1 : found->second);
+  return rough_call_ms(contender, one.problem, one.device.kind) *
+         (found == factors_.end() ? 1 : found->second);
 }
 
 double Need::total() const {

@@ -228,17 +228,16 @@ class CaseRun {
     }
     const auto available = static_cast<double>(device_->memory().available);
     if (need.total() > available) {
-      return entry.end(
-          row_status::kOutOfMemory,
-          fmt::format("needs {} (inputs and outputs {}, {} {}, fp64 truth {}); {} are available",
-                      bytes_for_people(need.total()),
-                      need.input_bytes == std::numeric_limits<std::size_t>::max()
-                          ? "beyond 64 bits"
-                          : bytes_for_people(static_cast<double>(need.input_bytes)),
-                      entry.contender.peer != nullptr ? "shared with the peer" : "workspace",
-                      bytes_for_people(static_cast<double>(need.workspace_bytes)),
-                      bytes_for_people(static_cast<double>(need.reference_bytes)),
-                      bytes_for_people(available)));
+      return entry.end(row_status::kOutOfMemory,
+                       fmt::format("needs {} (inputs and outputs {}, {} {}, fp64 truth {}); {} are available",
+                                   bytes_for_people(need.total()),
+                                   need.input_bytes == std::numeric_limits<std::size_t>::max()
+                                       ? "beyond 64 bits"
+                                       : bytes_for_people(static_cast<double>(need.input_bytes)),
+                                   entry.contender.peer != nullptr ? "shared with the peer" : "workspace",
+                                   bytes_for_people(static_cast<double>(need.workspace_bytes)),
+                                   bytes_for_people(static_cast<double>(need.reference_bytes)),
+                                   bytes_for_people(available)));
     }
     // A speed that was never seen is a guess; only one far beyond the limit counts.
     const double slack = speeds_.knows(entry.row.contender) ? 1 : 10;
@@ -335,8 +334,7 @@ class CaseRun {
            .before = [work] { return work->before_timing(); },
            .check = [work] { return work->check_outputs(); }});
     }
-    const std::vector<Samples> all =
-        measure(contestants, sampling_rule(peers_asked()), case_.inputs.seed);
+    const std::vector<Samples> all = measure(contestants, sampling_rule(peers_asked()), case_.inputs.seed);
     const Entry* baseline = nullptr;
     const Samples* baseline_samples = nullptr;
     for (std::size_t i = 0; i < running.size(); ++i) {
@@ -392,8 +390,9 @@ class CaseRun {
   // What is worth knowing of a good row.
   static std::string remark(const Row& row, double median_ms, std::int64_t repeats) {
     if (row.overhead_ms.value_or(0) > kMostOverhead * median_ms) {
-      return fmt::format("not ranked: calling it takes {:.3g} ms with next to nothing to do, {:.0f} % of its time",
-                         *row.overhead_ms, 100 * *row.overhead_ms / median_ms);
+      return fmt::format(
+          "not ranked: calling it takes {:.3g} ms with next to nothing to do, {:.0f} % of its time",
+          *row.overhead_ms, 100 * *row.overhead_ms / median_ms);
     }
     if (row.timer == "steady_clock" && is_coarse(median_ms, repeats, timer_step_ns())) {
       return fmt::format("a sample is less than {} steps of the timer ({:.0f} ns each): its time is coarse",

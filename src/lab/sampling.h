@@ -28,7 +28,7 @@ struct SamplingRule {
   // Untimed calls right before each sample, where one call is not longer than ten times this: what ran in
   // between was another process, or the device was idle. 0: none.
   double lead_in_ms = 0;
-  std::function<bool()> out_of_time = [] { return false; };    // of the whole case
+  std::function<bool()> out_of_time = [] { return false; };  // of the whole case
   std::function<bool()> interrupted = [] { return false; };  // then the least number of samples will do
 };
 

@@ -1,4 +1,5 @@
-// A contender in one case, from its first call to its last: what the runner asks of kernels and of peers alike.
+// A contender in one case, from its first call to its last: what the runner asks of kernels and of peers
+// alike.
 #pragma once
 
 #include <cstddef>

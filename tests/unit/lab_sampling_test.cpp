@@ -131,7 +131,8 @@ TEST(Sampling, ColdSamplesAreOneCallEachBehindAFlush) {
   Fake quick{.id = 0, .ms = [](std::int64_t) { return 0.001; }}, other{.id = 1, .ms = quick.ms};
   SamplingRule r = rule();
   r.flush = [&] { return device.flush_cache(nullptr); };
-  const std::vector<Samples> all = measure({contestant(device, quick, 0.5), contestant(device, other, 0.5)}, r, 1);
+  const std::vector<Samples> all =
+      measure({contestant(device, quick, 0.5), contestant(device, other, 0.5)}, r, 1);
   std::size_t calls = 0;
   for (const Samples& samples : all) {
     EXPECT_EQ(samples.repeats, 1);
@@ -179,7 +180,8 @@ TEST(Sampling, EachIsCheckedRightBehindItsOwnCalls) {
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
   Fake noisy{.id = 1, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
   Fake slow{.id = 2, .ms = [](std::int64_t) { return 900.0; }};
-  std::vector<Contestant> contestants{contestant(device, steady, 1), contestant(device, noisy, 20), contestant(device, slow, 900)};
+  std::vector<Contestant> contestants{contestant(device, steady, 1), contestant(device, noisy, 20),
+                                      contestant(device, slow, 900)};
   std::vector<int> begun, checks(3, 0);
   for (int id = 0; id < 3; ++id) {
     Contestant& one = contestants[static_cast<std::size_t>(id)];
@@ -251,7 +253,8 @@ TEST(Sampling, TheSettledGoOnWhileOthersAreNot) {
   Generator generator(2);
   Fake steady{.id = 0, .ms = [](std::int64_t) { return 1.0; }};
   Fake noisy{.id = 1, .ms = [&](std::int64_t) { return 10.0 + static_cast<double>(generator.below(20)); }};
-  const std::vector<Samples> all = measure({contestant(device, steady, 1), contestant(device, noisy, 20)}, rule(), 1);
+  const std::vector<Samples> all =
+      measure({contestant(device, steady, 1), contestant(device, noisy, 20)}, rule(), 1);
   EXPECT_EQ(all[1].stop, "seconds");
   EXPECT_GE(all[0].ms.size(), all[1].ms.size());
   EXPECT_EQ(all[0].stop, "interval");
@@ -264,7 +267,8 @@ TEST(Sampling, AFailingCallEndsOneContenderAlone) {
            .ms = [](std::int64_t) { return 300.0; },
            .fail_with = Status::internal("broke"),
            .fail_at = 1};
-  const std::vector<Samples> all = measure({contestant(device, good, 300), contestant(device, bad, 300)}, rule(), 1);
+  const std::vector<Samples> all =
+      measure({contestant(device, good, 300), contestant(device, bad, 300)}, rule(), 1);
   EXPECT_TRUE(all[0].status.ok());
   EXPECT_TRUE(all[0].enough);
   EXPECT_EQ(all[1].status.message(), "broke");

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <mutex>
 
 #include "core/text.h"
 #include "lab/data_files.h"
@@ -62,8 +64,7 @@ std::vector<PeerInfo> with_files(const fs::path& folder) {
                        .install = {}});
     }
   }
-  std::sort(found.begin(), found.end(),
-            [](const PeerInfo& a, const PeerInfo& b) { return a.name < b.name; });
+  std::sort(found.begin(), found.end(), [](const PeerInfo& a, const PeerInfo& b) { return a.name < b.name; });
   return found;
 }
 
@@ -110,12 +111,15 @@ std::string peers_directory() {
 }
 
 const std::vector<PeerInfo>& peers() {
-  static const std::vector<PeerInfo> all = [] {
-    std::vector<PeerInfo> found = with_files(files_directory());
-    add_absent(fs::path(files_directory()) / "absent.txt", found);
-    return found;
-  }();
-  return all;
+  static std::mutex mutex;
+  static std::map<std::string, std::vector<PeerInfo>> of_folder;  // elements stay where they are
+  const std::lock_guard<std::mutex> lock(mutex);
+  const std::string folder = files_directory();
+  const auto known = of_folder.find(folder);
+  if (known != of_folder.end()) return known->second;
+  std::vector<PeerInfo> found = with_files(folder);
+  add_absent(fs::path(folder) / "absent.txt", found);
+  return of_folder.emplace(folder, std::move(found)).first->second;
 }
 
 Result<std::vector<const PeerInfo*>> find_peers(std::string_view name, DeviceKind kind) {
@@ -124,7 +128,8 @@ Result<std::vector<const PeerInfo*>> find_peers(std::string_view name, DeviceKin
   bool exists = false;
   for (const PeerInfo& peer : peers()) {
     if (peer.name == name) return std::vector<const PeerInfo*>{&peer};
-    const bool fits = name == "all" || peer.set == name || fnmatch(pattern.c_str(), peer.name.c_str(), 0) == 0;
+    const bool fits =
+        name == "all" || peer.set == name || fnmatch(pattern.c_str(), peer.name.c_str(), 0) == 0;
     exists = exists || fits;
     if (fits && peer.absent.empty() && peer.runs_on(kind)) found.push_back(&peer);
   }
@@ -153,10 +158,10 @@ Result<std::string> peer_python(const std::string& set, const std::string& given
   }
   const fs::path python = fs::path(data_directory()) / "environments" / set / "bin" / "python";
   if (is_executable(python)) return python.string();
-  return Status::unavailable(
-      fmt::format("{} is not installed; make peers PEERS={} installs it, --peer-python PATH uses a Python that "
-                  "has it",
-                  set, set));
+  return Status::unavailable(fmt::format(
+      "{} is not installed; make peers PEERS={} installs it, --peer-python PATH uses a Python that "
+      "has it",
+      set, set));
 }
 
 }  // namespace headwise::lab

@@ -11,11 +11,11 @@
 namespace headwise::lab {
 
 struct PeerInfo {
-  std::string name;                 // "torch.flash": the file torch/flash.py
-  std::string set;                  // "torch": peers that share an environment
+  std::string name;                  // "torch.flash": the file torch/flash.py
+  std::string set;                   // "torch": peers that share an environment
   std::vector<std::string> devices;  // kinds its file names: "cpu", "cuda"
-  std::string absent;               // why there is no file (peers/absent.txt); empty: there is one
-  std::string install;              // what would bring it, where it is absent
+  std::string absent;                // why there is no file (peers/absent.txt); empty: there is one
+  std::string install;               // what would bring it, where it is absent
   [[nodiscard]] bool runs_on(DeviceKind kind) const;
 };
 

@@ -50,7 +50,8 @@ class Reader {
   }
   void read(const char* name, std::optional<double>& value) {
     if (const Json* found = find(name)) {
-      const bool fits = found->is_number() && std::isfinite(found->get<double>()) && found->get<double>() >= 0;
+      const bool fits =
+          found->is_number() && std::isfinite(found->get<double>()) && found->get<double>() >= 0;
       fits ? void(value = found->get<double>()) : wrong(name, "a number that is not negative");
     }
   }
@@ -79,16 +80,14 @@ std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::e
 }  // namespace
 
 std::string prepare_message(std::int64_t id, const Case& one, const std::vector<SharedTensor>& tensors,
-                            const std::string& path, std::size_t bytes,
-                            std::size_t last_level_cache_bytes) {
+                            const std::string& path, std::size_t bytes, std::size_t last_level_cache_bytes) {
   const AttentionProblem& p = one.problem;
   Json shared = Json::object();
   for (const SharedTensor& tensor : tensors) {
-    shared[tensor.name] = {{"offset", tensor.offset},
-                           {"dtype", name(tensor.view.dtype)},
-                           {"shape",
-                            {tensor.view.shape[0], tensor.view.shape[1], tensor.view.shape[2],
-                             tensor.view.shape[3]}}};
+    shared[tensor.name] = {
+        {"offset", tensor.offset},
+        {"dtype", name(tensor.view.dtype)},
+        {"shape", {tensor.view.shape[0], tensor.view.shape[1], tensor.view.shape[2], tensor.view.shape[3]}}};
   }
   const Json described = {{"device", to_string(one.device)},
                           {"threads", p.threads},
@@ -118,9 +117,7 @@ std::string time_message(std::int64_t id, std::int64_t calls, double lead_in_ms)
   return line_of({{"id", id}, {"op", "time"}, {"calls", calls}, {"lead_in_ms", lead_in_ms}});
 }
 
-std::string plain_message(std::int64_t id, std::string_view op) {
-  return line_of({{"id", id}, {"op", op}});
-}
+std::string plain_message(std::int64_t id, std::string_view op) { return line_of({{"id", id}, {"op", op}}); }
 
 Result<PeerReply> parse_reply(std::string_view line) {
   const auto no = [&](std::string_view why) {
@@ -133,22 +130,30 @@ Result<PeerReply> parse_reply(std::string_view line) {
   Reader reader(json);
   std::optional<std::int64_t> id;
   reader.read("id", id);
-  for (const auto& [name, value] :
-       {std::pair{"status", &reply.status}, {"reason", &reply.reason}, {"protocol", &reply.protocol},
-        {"peer", &reply.peer}, {"version", &reply.version}, {"about", &reply.about}, {"threads", &reply.threads},
-        {"ran", &reply.ran}, {"timer", &reply.timer}, {"regime", &reply.regime},
-        {"cache_method", &reply.cache_method}, {"peak_method", &reply.peak_method}}) {
+  for (const auto& [name, value] : {std::pair{"status", &reply.status},
+                                    {"reason", &reply.reason},
+                                    {"protocol", &reply.protocol},
+                                    {"peer", &reply.peer},
+                                    {"version", &reply.version},
+                                    {"about", &reply.about},
+                                    {"threads", &reply.threads},
+                                    {"ran", &reply.ran},
+                                    {"timer", &reply.timer},
+                                    {"regime", &reply.regime},
+                                    {"cache_method", &reply.cache_method},
+                                    {"peak_method", &reply.peak_method}}) {
     reader.read(name, *value);
   }
   for (const auto& [name, value] :
        {std::pair{"devices", &reply.devices}, {"dtypes", &reply.dtypes}, {"directions", &reply.directions}})
     reader.read(name, *value);
-  for (const auto& [name, value] :
-       {std::pair{"prepare_ms", &reply.prepare_ms}, {"overhead_ms", &reply.overhead_ms}, {"ms", &reply.ms},
-        {"latency_ms", &reply.latency_ms}, {"clock_mhz", &reply.clock_mhz}})
+  for (const auto& [name, value] : {std::pair{"prepare_ms", &reply.prepare_ms},
+                                    {"overhead_ms", &reply.overhead_ms},
+                                    {"ms", &reply.ms},
+                                    {"latency_ms", &reply.latency_ms},
+                                    {"clock_mhz", &reply.clock_mhz}})
     reader.read(name, *value);
-  for (const auto& [name, value] :
-       {std::pair{"peak_bytes", &reply.peak_bytes}, {"calls", &reply.calls}})
+  for (const auto& [name, value] : {std::pair{"peak_bytes", &reply.peak_bytes}, {"calls", &reply.calls}})
     reader.read(name, *value);
   if (!reader.problem().empty()) return no(reader.problem());
   if (!id) return no("expected an id");

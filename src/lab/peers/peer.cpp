@@ -28,9 +28,9 @@ std::string_view row_status_named(const std::string& status) {
 
 WorkerCommand command_of(const std::string& python, const std::string& peer, int threads) {
   const std::string count = fmt::format("{}", std::max(1, threads));
-  WorkerCommand command{.program = python,
-                        .arguments = {"-B", (std::filesystem::path(peers_directory()) / "worker.py").string(),
-                                      peer}};
+  WorkerCommand command{
+      .program = python,
+      .arguments = {"-B", (std::filesystem::path(peers_directory()) / "worker.py").string(), peer}};
   for (const char* name : {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "HEADWISE_THREADS"})
     command.environment.emplace_back(name, count);
   return command;
@@ -88,9 +88,10 @@ Status Peer::start(int threads) {
   }
   if (hello->protocol != kPeerProtocol) {
     worker_.reset();
-    return fail(row_status::kError, fmt::format("{} speaks the protocol '{}', expected {}; peers/worker.py is "
-                                                "of another version than this program",
-                                                name_, hello->protocol, kPeerProtocol));
+    return fail(row_status::kError,
+                fmt::format("{} speaks the protocol '{}', expected {}; peers/worker.py is "
+                            "of another version than this program",
+                            name_, hello->protocol, kPeerProtocol));
   }
   hello_ = *std::move(hello);
   return {};
@@ -112,8 +113,7 @@ Result<PeerReply> Peer::ask(const std::function<std::string(std::int64_t id)>& r
 }
 
 Result<Peer*> Peers::find(const PeerInfo& info) {
-  if (!info.absent.empty())
-    return Status::unavailable(fmt::format("{}; {}", info.absent, info.install));
+  if (!info.absent.empty()) return Status::unavailable(fmt::format("{}; {}", info.absent, info.install));
   const auto found = peers_.find(info.name);
   if (found != peers_.end()) return found->second.get();
   Result<std::string> python = peer_python(info.set, python_);

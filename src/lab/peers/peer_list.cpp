@@ -25,8 +25,8 @@ Result<std::map<std::string, PeerReply>> describe(const std::string& set, const 
     Result<std::string> line = (*worker)->receive(deadline);
     if (!line && (*worker)->failure() == WorkerFailure::ended && !all.empty()) return all;
     if (!line) {
-      const std::string ended = (*worker)->failure() == WorkerFailure::ended ? (*worker)->how_it_ended()
-                                                                             : line.status().message();
+      const std::string ended =
+          (*worker)->failure() == WorkerFailure::ended ? (*worker)->how_it_ended() : line.status().message();
       return Status::unavailable(fmt::format("{} {} {}", python, ended, (*worker)->last_words()));
     }
     Result<PeerReply> hello = parse_reply(*line);
@@ -38,9 +38,10 @@ Result<std::map<std::string, PeerReply>> describe(const std::string& set, const 
 std::string line_of(const PeerInfo& peer, std::size_t width, const PeerReply& hello) {
   if (hello.status != row_status::kOk)
     return fmt::format("  {:<{}}  absent: {}\n", peer.name, width, hello.reason);
-  return fmt::format("  {:<{}}  {}; {}; {}; {}\n  {:<{}}  {}\n", peer.name, width, hello.version,
-                     hello.devices.empty() ? "no device here" : fmt::format("{}", fmt::join(hello.devices, ", ")),
-                     fmt::join(hello.dtypes, ", "), fmt::join(hello.directions, ", "), "", width, hello.about);
+  return fmt::format(
+      "  {:<{}}  {}; {}; {}; {}\n  {:<{}}  {}\n", peer.name, width, hello.version,
+      hello.devices.empty() ? "no device here" : fmt::format("{}", fmt::join(hello.devices, ", ")),
+      fmt::join(hello.dtypes, ", "), fmt::join(hello.directions, ", "), "", width, hello.about);
 }
 
 }  // namespace

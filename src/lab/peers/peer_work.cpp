@@ -86,7 +86,8 @@ Status PeerWork::check_able() const {
   };
   const std::string_view kind = shared_.one.device.kind == DeviceKind::cpu ? "cpu" : "cuda";
   if (!contains(hello.devices, kind)) return no("device", kind, hello.devices);
-  if (!contains(hello.directions, name(p.direction))) return no("direction", name(p.direction), hello.directions);
+  if (!contains(hello.directions, name(p.direction)))
+    return no("direction", name(p.direction), hello.directions);
   for (const DType dtype : {p.dtype, p.kv_dtype}) {
     if (!contains(hello.dtypes, name(dtype))) return no("dtype", name(dtype), hello.dtypes);
   }
@@ -125,10 +126,10 @@ Result<double> PeerWork::first_call(Row& row) {
   shared_.tensors.poison();
   if (Status status = prepare(row); !status.ok()) return status;
   wait_until_quiet();
-  Result<PeerReply> reply =
-      ask([](std::int64_t id) { return plain_message(id, "call"); }, shared_.seconds);
+  Result<PeerReply> reply = ask([](std::int64_t id) { return plain_message(id, "call"); }, shared_.seconds);
   if (!reply) return reply.status();
-  if (!reply->ms) return fail(row_status::kError, fmt::format("{} does not say how long its call took", peer_.name()));
+  if (!reply->ms)
+    return fail(row_status::kError, fmt::format("{} does not say how long its call took", peer_.name()));
   row.latency_ms = reply->latency_ms;
   if (reply->peak_bytes) {
     const std::int64_t peak = *row.input_bytes + *row.output_bytes + *reply->peak_bytes;
@@ -149,8 +150,8 @@ Result<Timed> PeerWork::time(std::int64_t calls, double lead_in_ms) {
   if (!reply) return reply.status();
   if (!reply->ms || *reply->ms <= 0 || reply->calls.value_or(0) < calls) {
     return fail(row_status::kError,
-                fmt::format("{} was asked to time {} calls and answered {} calls in {} ms", peer_.name(), calls,
-                            reply->calls.value_or(0), reply->ms.value_or(0)));
+                fmt::format("{} was asked to time {} calls and answered {} calls in {} ms", peer_.name(),
+                            calls, reply->calls.value_or(0), reply->ms.value_or(0)));
   }
   if (reply->clock_mhz) clocks_mhz_.push_back(*reply->clock_mhz);
   call_ms_ = *reply->ms / static_cast<double>(*reply->calls);
@@ -167,8 +168,9 @@ Status PeerWork::check_outputs() {
   shared_.tensors.read_outputs(shared_.inputs);
   const Verdict verdict = verify(shared_.inputs, shared_.reference);
   if (verdict.passed()) return {};
-  return fail(row_status::kInaccurate,
-              fmt::format("outputs of a timed call are wrong, those of the first were right: {}", verdict.reason));
+  return fail(
+      row_status::kInaccurate,
+      fmt::format("outputs of a timed call are wrong, those of the first were right: {}", verdict.reason));
 }
 
 void PeerWork::describe_timing(Row& row) const {

@@ -19,7 +19,7 @@ class SharedTensors {
 
   // Packs q, k, v (and dout) of `inputs` into anonymous shared memory; outputs hold NaN.
   Status make(const Inputs& inputs);
-  void poison();                    // outputs become NaN
+  void poison();                      // outputs become NaN
   void read_outputs(Inputs& inputs);  // into the inputs' own host tensors
 
   [[nodiscard]] const std::vector<SharedTensor>& tensors() const { return tensors_; }
@@ -32,6 +32,5 @@ class SharedTensors {
   std::size_t bytes_ = 0, outputs_begin_ = 0;
   std::vector<SharedTensor> tensors_;
 };
-
 
 }  // namespace headwise::lab

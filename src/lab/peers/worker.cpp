@@ -39,7 +39,8 @@ std::vector<std::string> environment_of(const WorkerCommand& command) {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     const std::size_t equals = text.find('=');
-    if (equals != std::string_view::npos) words[std::string(text.substr(0, equals))] = text.substr(equals + 1);
+    if (equals != std::string_view::npos)
+      words[std::string(text.substr(0, equals))] = text.substr(equals + 1);
   }
   for (const auto& [name, value] : command.environment) words[name] = value;
   std::vector<std::string> lines;
@@ -97,8 +98,8 @@ Result<std::unique_ptr<Worker>> Worker::start(const WorkerCommand& command) {
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid == 0) {
-    become(parent, command.program.c_str(), argument_pointers.data(), environment_pointers.data(), requests[1],
-           replies[1], errors);
+    become(parent, command.program.c_str(), argument_pointers.data(), environment_pointers.data(),
+           requests[1], replies[1], errors);
   }
   const Status status = pid < 0 ? system_error("fork for a peer") : Status();
   close_all({requests[1], replies[1]});
