@@ -54,8 +54,10 @@ std::uint64_t fingerprint(std::uint64_t before, const void* data, std::size_t by
 Result<std::uint64_t> output_fingerprint(Inputs& inputs) {
   HEADWISE_TRY(inputs.fetch_outputs());
   const AttentionArgs& args = inputs.host_args();
-  std::uint64_t state = add_view(0, args.out);
-  if (args.lse.data != nullptr) state = add_view(state, args.lse);
+  std::uint64_t state = 0;
+  for (const TensorView* output : {&args.out, &args.lse, &args.dq, &args.dk, &args.dv}) {
+    if (output->present()) state = add_view(state, *output);
+  }
   return state;
 }
 

@@ -21,7 +21,7 @@ namespace {
 constexpr int kPoison = 0xff;  // repeated: a NaN in every floating dtype
 constexpr std::size_t kTooLarge = std::numeric_limits<std::size_t>::max();
 constexpr std::int64_t kPositionsPerTask = 16;
-constexpr std::uint32_t kTensorQ = 0, kTensorK = 1, kTensorV = 2;  // RandomRow::tensor
+constexpr std::uint32_t kTensorQ = 0, kTensorK = 1, kTensorV = 2, kTensorDout = 3;  // RandomRow::tensor
 
 bool is_float(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
@@ -31,7 +31,6 @@ bool is_float(DType dtype) {
 Status check_problem(const AttentionProblem& p, const InputSpec& spec) {
   HEADWISE_TRY(validate(p));
   const auto no = [](const std::string& what) { return Status::unsupported("inputs: " + what); };
-  if (p.direction != Direction::forward) return no("direction backward: no gradients are made yet");
   if (!is_float(p.dtype))
     return no("dtype " + std::string(name(p.dtype)) + ": made for f64, f32, f16 and bf16");
   if (!is_float(p.kv_dtype))
@@ -54,12 +53,37 @@ struct Extents {
   DType dtype = DType::f32;
 };
 
-std::array<Extents, 4> extents_of(const AttentionProblem& p) {
-  return {{{{p.batch, p.seq_q, p.heads, p.head_dim}, p.dtype},
-           {{p.batch, p.seq_kv, p.kv_heads, p.head_dim}, p.kv_dtype},
-           {{p.batch, p.seq_kv, p.kv_heads, p.head_dim_v}, p.kv_dtype},
-           {{p.batch, p.seq_q, p.heads, p.head_dim_v}, p.dtype}}};
+struct Tensor {
+  const char* name;
+  TensorView AttentionArgs::* view;
+  Extents extents;
+  bool wanted;  // the problem has it
+  bool output;  // contenders write it
+};
+
+// In the order of Inputs::buffers_.
+std::array<Tensor, 9> tensors_of(const AttentionProblem& p) {
+  using A = AttentionArgs;
+  const bool backward = p.direction == Direction::backward;
+  const Extents q{{p.batch, p.seq_q, p.heads, p.head_dim}, p.dtype};
+  const Extents k{{p.batch, p.seq_kv, p.kv_heads, p.head_dim}, p.kv_dtype};
+  const Extents v{{p.batch, p.seq_kv, p.kv_heads, p.head_dim_v}, p.kv_dtype};
+  const Extents out{{p.batch, p.seq_q, p.heads, p.head_dim_v}, p.dtype};
+  const Extents lse{{p.batch, p.heads, 1, p.seq_q}, DType::f32};
+  return {{{"q", &A::q, q, true, false},
+           {"k", &A::k, k, true, false},
+           {"v", &A::v, v, true, false},
+           {"out", &A::out, out, !backward, true},
+           {"lse", &A::lse, lse, !backward && p.lse, true},
+           {"dout", &A::dout, out, backward, false},
+           {"dq", &A::dq, q, backward, true},
+           {"dk", &A::dk, k, backward, true},
+           {"dv", &A::dv, v, backward, true}}};
 }
+bool is_lse(const Tensor& tensor) { return tensor.view == &AttentionArgs::lse; }
+
+// lse is always packed.
+InputSpec spec_of(const Tensor& tensor, const InputSpec& spec) { return is_lse(tensor) ? InputSpec{} : spec; }
 
 // Guards included; kTooLarge on overflow.
 std::size_t buffer_bytes(const Extents& e, std::int64_t row_padding, std::int64_t offset) {
@@ -72,9 +96,10 @@ std::size_t buffer_bytes(const Extents& e, std::int64_t row_padding, std::int64_
   return overflow ? kTooLarge : static_cast<std::size_t>(n);
 }
 
-Extents lse_extents(const AttentionProblem& p) { return {{p.batch, p.heads, 1, p.seq_q}, DType::f32}; }
-
-TensorView view_of(const Extents& e, const InputSpec& spec, std::byte* base, DeviceId device) {
+TensorView view_of(const Tensor& tensor, const InputSpec& spec, std::byte* base, DeviceId device) {
+  const Extents& e = tensor.extents;
+  if (is_lse(tensor))
+    return contiguous(base + kGuardBytes, e.dtype, {e.shape[0], e.shape[1], e.shape[3]}, device);
   TensorView view{.dtype = e.dtype, .device = device, .rank = 4, .shape = e.shape};
   view.data = base + kGuardBytes + static_cast<std::size_t>(spec.offset) * size_of(e.dtype);
   const std::int64_t row = e.shape[3] + spec.row_padding;
@@ -222,8 +247,9 @@ Status check_band(const Buffer& buffer, std::size_t begin, std::size_t bytes, co
                           " was written: the guard band has changed");
 }
 
-// The elements between the rows of the last fetched output.
-Status check_padding(const TensorView& out, std::int64_t row_padding) {
+// The elements between the rows of a fetched output.
+Status check_padding(const Tensor& tensor, const TensorView& out, std::int64_t row_padding) {
+  const bool of_keys = tensor.view == &AttentionArgs::dk || tensor.view == &AttentionArgs::dv;
   const std::size_t size = size_of(out.dtype);
   const auto* data = static_cast<const std::byte*>(out.data);
   for (std::int64_t b = 0; b < out.shape[0]; ++b) {
@@ -232,8 +258,9 @@ Status check_padding(const TensorView& out, std::int64_t row_padding) {
         const std::int64_t end = b * out.stride[0] + s * out.stride[1] + h * out.stride[2] + out.shape[3];
         if (!all_poison(data + static_cast<std::size_t>(end) * size,
                         static_cast<std::size_t>(row_padding) * size)) {
-          return Status::internal("memory between the rows of out was written: padding behind batch " +
-                                  std::to_string(b) + ", query " + std::to_string(s) + ", head " +
+          return Status::internal(std::string("memory between the rows of ") + tensor.name +
+                                  " was written: padding behind batch " + std::to_string(b) +
+                                  (of_keys ? ", key " : ", query ") + std::to_string(s) + ", head " +
                                   std::to_string(h) + " has changed");
         }
       }
@@ -311,9 +338,10 @@ std::size_t Inputs::device_bytes() const noexcept {
 }
 
 Status Inputs::fetch_outputs() {
-  for (const Index i : {kOut, kLse}) {
+  const std::array<Tensor, kTensors> tensors = tensors_of(problem_);
+  for (std::size_t i = 0; i < kTensors; ++i) {
     const Buffer& buffer = buffers_[i];
-    if (buffer.host == buffer.base) continue;
+    if (!tensors[i].output || buffer.host == buffer.base) continue;
     HEADWISE_TRY(device_->copy_to_host(buffer.host, buffer.base, buffer.bytes));
   }
   return {};
@@ -321,31 +349,26 @@ Status Inputs::fetch_outputs() {
 
 std::size_t input_bytes(const AttentionProblem& problem) {
   std::size_t total = 0;
-  const auto add = [&](const Extents& extents) {
-    const std::size_t bytes = buffer_bytes(extents, 0, 0);
+  for (const Tensor& tensor : tensors_of(problem)) {
+    if (!tensor.wanted) continue;
+    const std::size_t bytes = buffer_bytes(tensor.extents, 0, 0);
     total = bytes > kTooLarge - total ? kTooLarge : total + bytes;
-  };
-  for (const Extents& extents : extents_of(problem)) add(extents);
-  if (problem.lse) add(lse_extents(problem));
+  }
   return total;
 }
 
 Status Inputs::allocate() {
-  const std::array<Extents, 4> extents = extents_of(problem_);
-  const std::array<TensorView AttentionArgs::*, 4> members{&AttentionArgs::q, &AttentionArgs::k,
-                                                           &AttentionArgs::v, &AttentionArgs::out};
-  for (std::size_t i = 0; i < 4; ++i) {
+  const std::array<Tensor, kTensors> tensors = tensors_of(problem_);
+  for (std::size_t i = 0; i < kTensors; ++i) {
+    const Tensor& tensor = tensors[i];
+    if (!tensor.wanted) continue;
+    const InputSpec spec = spec_of(tensor, spec_);
     HEADWISE_TRY(
-        make_buffer(*device_, buffer_bytes(extents[i], spec_.row_padding, spec_.offset), buffers_[i]));
-    args_.*members[i] = view_of(extents[i], spec_, buffers_[i].base, device_->id());
-    host_args_.*members[i] = view_of(extents[i], spec_, buffers_[i].host, DeviceId{});
-    poison_gaps(buffers_[i], spec_, extents[i].dtype);
+        make_buffer(*device_, buffer_bytes(tensor.extents, spec.row_padding, spec.offset), buffers_[i]));
+    args_.*tensor.view = view_of(tensor, spec, buffers_[i].base, device_->id());
+    host_args_.*tensor.view = view_of(tensor, spec, buffers_[i].host, DeviceId{});
+    if (!tensor.output) poison_gaps(buffers_[i], spec, tensor.extents.dtype);
   }
-  if (!problem_.lse) return {};
-  HEADWISE_TRY(make_buffer(*device_, buffer_bytes(lse_extents(problem_), 0, 0), buffers_[kLse]));
-  const auto shape = {problem_.batch, problem_.heads, problem_.seq_q};
-  args_.lse = contiguous(buffers_[kLse].base + kGuardBytes, DType::f32, shape, device_->id());
-  host_args_.lse = contiguous(buffers_[kLse].host + kGuardBytes, DType::f32, shape);
   return {};
 }
 
@@ -370,15 +393,21 @@ Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spe
     std::erase_if(inputs.planted_, [&](const Plant& plant) { return stays_real(problem, spec, plant); });
     plant_values(host, problem, spec, inputs.planted_);
   }
-  for (const Inputs::Index i : {Inputs::kQ, Inputs::kK, Inputs::kV}) HEADWISE_TRY(upload(inputs.buffers_[i]));
+  if (problem.direction == Direction::backward)
+    HEADWISE_TRY(fill_random(host.dout, problem, spec, kTensorDout));
+  const std::array<Tensor, Inputs::kTensors> tensors = tensors_of(problem);
+  for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
+    if (tensors[i].wanted && !tensors[i].output) HEADWISE_TRY(upload(inputs.buffers_[i]));
+  }
   HEADWISE_TRY(poison(inputs));
   return inputs;
 }
 
 Status poison(Inputs& inputs) {
-  for (const Inputs::Index i : {Inputs::kOut, Inputs::kLse}) {
+  const std::array<Tensor, Inputs::kTensors> tensors = tensors_of(inputs.problem_);
+  for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
     const Buffer& buffer = inputs.buffers_[i];
-    if (buffer.base == nullptr) continue;
+    if (!tensors[i].output || buffer.base == nullptr) continue;
     std::memset(buffer.host, kPoison, buffer.bytes);
     HEADWISE_TRY(upload(buffer));
   }
@@ -386,17 +415,18 @@ Status poison(Inputs& inputs) {
 }
 
 Status check_guards(const Inputs& inputs) {
-  constexpr std::array<const char*, Inputs::kCount> kNames{"q", "k", "v", "out", "lse"};
-  for (std::size_t i = 0; i < Inputs::kCount; ++i) {
+  const std::array<Tensor, Inputs::kTensors> tensors = tensors_of(inputs.problem_);
+  for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
     const Buffer& buffer = inputs.buffers_[i];
+    const Tensor& tensor = tensors[i];
     if (buffer.base == nullptr) continue;
-    const DType dtype = i == Inputs::kK || i == Inputs::kV ? inputs.problem_.kv_dtype : inputs.problem_.dtype;
-    const std::size_t offset =
-        i == Inputs::kLse ? 0 : static_cast<std::size_t>(inputs.spec_.offset) * size_of(dtype);
-    HEADWISE_TRY(check_band(buffer, 0, kGuardBytes + offset, kNames[i], "before"));
-    HEADWISE_TRY(check_band(buffer, buffer.bytes - kGuardBytes, kGuardBytes, kNames[i], "behind"));
+    const InputSpec spec = spec_of(tensor, inputs.spec_);
+    const std::size_t offset = static_cast<std::size_t>(spec.offset) * size_of(tensor.extents.dtype);
+    HEADWISE_TRY(check_band(buffer, 0, kGuardBytes + offset, tensor.name, "before"));
+    HEADWISE_TRY(check_band(buffer, buffer.bytes - kGuardBytes, kGuardBytes, tensor.name, "behind"));
+    if (tensor.output && spec.row_padding > 0)
+      HEADWISE_TRY(check_padding(tensor, inputs.host_args_.*tensor.view, spec.row_padding));
   }
-  if (inputs.spec_.row_padding > 0) return check_padding(inputs.host_args_.out, inputs.spec_.row_padding);
   return {};
 }
 

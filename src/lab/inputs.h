@@ -7,6 +7,7 @@
 //   Verdict verdict = verify(*inputs, reference);   // verify.h
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,7 +25,7 @@ enum class InputKind : std::uint8_t {
   normal,      // standard normal, through a committed table of the inverse cumulative distribution
   uniform,     // [-1, 1)
   structured,  // q and k as a trained model's attend: structured.h; v normal
-  captured,    // q, k, v of a real model, from a safetensors file of tools/capture_qkv.py
+  captured,    // q, k, v of a real model, from a safetensors file of tools/capture_qkv.py; dout normal
 };
 std::string_view name(InputKind kind);
 
@@ -32,7 +33,7 @@ enum class Layout : std::uint8_t { bshd, bhsd };  // order in memory; the views 
 
 struct InputSpec {
   InputKind kind = InputKind::normal;
-  std::uint64_t seed = 1;  // of all but captured
+  std::uint64_t seed = 1;  // of all but what is captured
   std::string file{};      // captured
   int layer = 0;           // captured: tensors layer.<layer>.q, .k, .v
   bool plant = true;       // dominant keys where faults would hide: see plants()
@@ -81,26 +82,27 @@ class Inputs {
  public:
   [[nodiscard]] const AttentionProblem& problem() const noexcept { return problem_; }
   [[nodiscard]] const InputSpec& spec() const noexcept { return spec_; }
-  // For contenders: on the device; lse present where the problem asks for it.
+  // For contenders: on the device. Forward: out, and lse where the problem asks for it; backward: dout, dq,
+  // dk and dv, and neither out nor lse: who needs them computes them first, untimed.
   [[nodiscard]] const AttentionArgs& args() const noexcept { return args_; }
   // The same values in host memory, for the oracle. Outputs are those of the last fetch_outputs().
   [[nodiscard]] const AttentionArgs& host_args() const noexcept { return host_args_; }
   [[nodiscard]] const std::vector<Plant>& planted() const noexcept { return planted_; }
   [[nodiscard]] std::size_t device_bytes() const noexcept;  // of all buffers, guards included
-  // Brings out and lse to the host (nothing to do on a CPU). Waits for nothing: synchronize first.
+  // Brings the outputs to the host (nothing to do on a CPU). Waits for nothing: synchronize first.
   Status fetch_outputs();
 
  private:
   friend Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device);
   friend Status poison(Inputs& inputs);
   friend Status check_guards(const Inputs& inputs);
-  enum Index : std::uint8_t { kQ, kK, kV, kOut, kLse, kCount };
+  static constexpr std::size_t kTensors = 9;  // tensors_of() in inputs.cpp lists them
   Status allocate();
 
   AttentionProblem problem_;
   InputSpec spec_;
   Device* device_ = nullptr;
-  Buffer buffers_[kCount];
+  std::array<Buffer, kTensors> buffers_;  // empty where the problem has no such tensor
   AttentionArgs args_;
   AttentionArgs host_args_;
   std::vector<Plant> planted_;
@@ -124,10 +126,11 @@ Result<AttentionProblem> captured_problem(const std::string& file, int layer);
 // Layers in the file, ascending.
 Result<std::vector<int>> captured_layers(const std::string& file);
 
-// Fills out and lse, with all that lies round and between their rows, with NaN (0xff bytes): call
-// before each contender is verified. Guard bands and padding of q, k and v hold NaN from the start.
+// Fills the outputs (out and lse; dq, dk and dv), with all that lies round and between their rows, with NaN
+// (0xff bytes): call before each contender is verified. Guard bands and padding of inputs hold NaN from the
+// start.
 Status poison(Inputs& inputs);
-// Whether nobody wrote where no element is: guard bands of all tensors, padding of the last fetched out.
+// Whether nobody wrote where no element is: guard bands of all tensors, padding of the last fetched outputs.
 Status check_guards(const Inputs& inputs);
 
 }  // namespace headwise::lab

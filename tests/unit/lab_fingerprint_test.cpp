@@ -67,5 +67,26 @@ TEST(Fingerprint, OutputsAreSeenToTheLastBit) {
   EXPECT_EQ(*output_fingerprint(*inputs), poisoned);
 }
 
+TEST(Fingerprint, GradientsAreOutputs) {
+  const AttentionProblem problem{.direction = Direction::backward,
+                                 .heads = 2,
+                                 .kv_heads = 1,
+                                 .seq_q = 3,
+                                 .seq_kv = 4,
+                                 .head_dim = 5,
+                                 .head_dim_v = 6};
+  Result<Inputs> inputs = make_inputs(problem, {}, **device({}));
+  ASSERT_TRUE(inputs.ok()) << inputs.status().message();
+  std::set<std::uint64_t> seen{*output_fingerprint(*inputs)};
+  for (const TensorView& view : {inputs->args().dq, inputs->args().dk, inputs->args().dv}) {
+    for (const std::int64_t i : {std::int64_t{0}, view.elements() - 1}) {
+      view.as<float>()[i] = 1;
+      EXPECT_TRUE(seen.insert(*output_fingerprint(*inputs)).second);
+    }
+  }
+  inputs->args().dout.as<float>()[0] = 1;
+  EXPECT_TRUE(seen.contains(*output_fingerprint(*inputs)));
+}
+
 }  // namespace
 }  // namespace headwise::lab

@@ -278,6 +278,74 @@ TEST(Inputs, GuardsNoticeEveryWriteBesideATensor) {
   EXPECT_TRUE(check_guards(inputs).ok());
 }
 
+AttentionProblem backward(AttentionProblem p) {
+  p.direction = Direction::backward;
+  return p;
+}
+
+TEST(Inputs, BackwardHasGradientsInsteadOfOutAndLse) {
+  AttentionProblem p = sizes(2, 4, 2, 30, 12, DType::bf16);
+  p.head_dim_v = 20;
+  p.seq_kv = 41;
+  const InputSpec spec{.seed = 3};
+  const Inputs forward = make(p, spec);
+  const Inputs inputs = make(backward(p), spec);
+  for (const AttentionArgs& args : {inputs.args(), inputs.host_args()}) {
+    EXPECT_FALSE(args.out.present() || args.lse.present());
+    EXPECT_EQ(args.dout.shape, forward.args().out.shape);
+    EXPECT_EQ(args.dq.shape, args.q.shape);
+    EXPECT_EQ(args.dk.shape, args.k.shape);
+    EXPECT_EQ(args.dv.shape, args.v.shape);
+  }
+  EXPECT_FALSE(forward.args().dout.present() || forward.args().dq.present());
+  for (const auto member : {&AttentionArgs::q, &AttentionArgs::k, &AttentionArgs::v})
+    EXPECT_EQ(values(inputs.args().*member), values(forward.args().*member));
+  EXPECT_EQ(inputs.planted().size(), forward.planted().size());
+  std::set<double> seen;
+  for (const double value : values(inputs.args().dout)) {
+    ASSERT_TRUE(std::isfinite(value) && value != 0);
+    seen.insert(value);
+  }
+  EXPECT_GT(seen.size(), 500U);
+  EXPECT_NE(at(inputs.args().dout, 0, 0, 0, 0), at(inputs.args().q, 0, 0, 0, 0));
+  for (const auto member : {&AttentionArgs::dq, &AttentionArgs::dk, &AttentionArgs::dv}) {
+    for (const double value : values(inputs.args().*member)) ASSERT_TRUE(std::isnan(value));
+  }
+  // dout is the same whatever q, k and v are, a real model's among them.
+  AttentionProblem real = backward(check(captured_problem(kCapturedFile, 2)));
+  const Inputs captured = make(real, {.kind = InputKind::captured, .file = kCapturedFile, .layer = 2});
+  const Inputs normal = make(real);
+  EXPECT_EQ(values(captured.args().dout), values(normal.args().dout));
+  EXPECT_NE(values(captured.args().k), values(normal.args().k));
+}
+
+TEST(Inputs, GradientsAreGuardedAndPoisoned) {
+  const AttentionProblem p = backward(sizes(1, 2, 2, 5, 7));
+  const auto tensors = {&AttentionArgs::q,  &AttentionArgs::k,  &AttentionArgs::v, &AttentionArgs::dout,
+                        &AttentionArgs::dq, &AttentionArgs::dk, &AttentionArgs::dv};
+  for (const auto member : tensors) {
+    for (const bool behind : {false, true}) {
+      Inputs inputs = make(p, {.offset = 1});
+      ASSERT_TRUE(check_guards(inputs).ok());
+      const TensorView& view = inputs.args().*member;
+      view.as<float>()[behind ? view.elements() : -1] = 0;
+      EXPECT_FALSE(check_guards(inputs).ok()) << behind;
+    }
+  }
+  Inputs inputs = make(p, {.row_padding = 1});
+  for (const auto& [member, text] :
+       {std::pair{&AttentionArgs::dq, "dq was written: padding behind batch 0, query 0"},
+        std::pair{&AttentionArgs::dk, "dk was written: padding behind batch 0, key 0"},
+        std::pair{&AttentionArgs::dv, "dv was written: padding behind batch 0, key 0"}}) {
+    auto* data = (inputs.args().*member).as<float>();
+    data[7] = data[3] = 0;
+    EXPECT_NE(check_guards(inputs).message().find(text), std::string::npos) << check_guards(inputs).message();
+    ASSERT_TRUE(poison(inputs).ok());
+    EXPECT_TRUE(check_guards(inputs).ok());
+    EXPECT_TRUE(std::isnan(data[3]));
+  }
+}
+
 TEST(Inputs, PoisonForgetsTheLastContender) {
   Inputs inputs = make(sizes(1, 2, 2, 5, 7));
   inputs.args().out.as<float>()[3] = 1;
@@ -393,6 +461,9 @@ TEST(Inputs, BytesAreCountedBeforeAnythingIsAllocated) {
   // q, k, v, out and lse, each with two guard bands.
   EXPECT_EQ(input_bytes(p), 4U * (2 * 10 * 8 * (4 + 2 + 2 + 4) + 2 * 4 * 10) + 5 * 2 * kGuardBytes);
   EXPECT_EQ(input_bytes(p), make(p).device_bytes());
+  // q, k, v, dout, dq, dk and dv.
+  EXPECT_EQ(input_bytes(backward(p)), 4U * 2 * 10 * 8 * (2 * (4 + 2 + 2) + 4) + 7 * 2 * kGuardBytes);
+  EXPECT_EQ(input_bytes(backward(p)), make(backward(p)).device_bytes());
   p.seq_q = p.seq_kv = std::int64_t{1} << 58;
   EXPECT_EQ(input_bytes(p), SIZE_MAX);
   const Result<Inputs> inputs = make_inputs(p, {}, cpu());
@@ -461,6 +532,14 @@ TEST(Inputs, OtherDevicesGetCopies) {
     EXPECT_NE(check_guards(inputs).message().find("before v"), std::string::npos);
   }
   EXPECT_TRUE(far.blocks.empty());
+
+  Inputs gradients = check(make_inputs(backward(p), {}, far));
+  EXPECT_EQ(far.blocks.size(), 7U);
+  gradients.args().dk.as<bfloat16>()[2] = from_double<bfloat16>(5);
+  EXPECT_TRUE(std::isnan(at(gradients.host_args().dk, 0, 0, 0, 2)));
+  ASSERT_TRUE(gradients.fetch_outputs().ok());
+  EXPECT_EQ(at(gradients.host_args().dk, 0, 0, 0, 2), 5);
+  EXPECT_EQ(values(gradients.args().dout), values(make(backward(p)).args().dout));
 }
 
 }  // namespace
