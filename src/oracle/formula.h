@@ -1,0 +1,229 @@
+// One score, one softmax, and the blocked sums they and the gradients are made of: what forward.cpp and
+// backward.cpp share.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <type_traits>
+
+#include "oracle/oracle.h"
+
+namespace headwise::oracle {
+
+inline constexpr std::int64_t kKeyBlock = 32;
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Actual sizes come from the tensors; the problem's sizes are only maxima.
+struct Sizes {
+  std::int64_t batch, seq_q, seq_kv, heads, kv_heads, head_dim, head_dim_v;
+};
+inline Sizes sizes_of(const AttentionArgs& args) {
+  return {args.q.shape[0], args.q.shape[1], args.k.shape[1], args.q.shape[2],
+          args.k.shape[2], args.q.shape[3], args.v.shape[3]};
+}
+
+// Element (a, b, c, d) of a view; extents of 1 broadcast.
+inline double element(const TensorView& view, std::int64_t a, std::int64_t b, std::int64_t c,
+                      std::int64_t d) {
+  const std::array<std::int64_t, 4> at{a, b, c, d};
+  std::int64_t index = 0;
+  for (std::size_t i = 0; i < 4; ++i) index += view.shape[i] == 1 ? 0 : at[i] * view.stride[i];
+  if (view.dtype == DType::boolean) return view.as<const unsigned char>()[index] != 0 ? 1 : 0;
+  return load_element(view.dtype, view.data, index);
+}
+
+template <class T, class Real>
+void convert_run(const T* from, std::int64_t step, std::int64_t count, Real* to, std::int64_t to_step) {
+  for (std::int64_t i = 0; i < count; ++i) to[i * to_step] = static_cast<Real>(to_double(from[i * step]));
+}
+
+// The innermost row at (batch, position, head), as Real, with `step` between the results.
+template <class Real>
+void convert(const TensorView& view, std::int64_t batch, std::int64_t position, std::int64_t head, Real* to,
+             std::int64_t step) {
+  const std::int64_t at = batch * view.stride[0] + position * view.stride[1] + head * view.stride[2];
+  const std::int64_t n = view.shape[3];
+  switch (view.dtype) {
+    case DType::f64: return convert_run(view.as<const double>() + at, view.stride[3], n, to, step);
+    case DType::f32: return convert_run(view.as<const float>() + at, view.stride[3], n, to, step);
+    case DType::f16: return convert_run(view.as<const float16>() + at, view.stride[3], n, to, step);
+    case DType::bf16: return convert_run(view.as<const bfloat16>() + at, view.stride[3], n, to, step);
+    default: return;  // refused by check()
+  }
+}
+
+// Keys [begin, end) of one kv head: one after the other, or transposed for dot_block().
+template <class Real>
+void convert_keys(const TensorView& view, std::int64_t batch, std::int64_t kv_head, std::int64_t begin,
+                  std::int64_t end, bool transposed, Real* to) {
+  const std::int64_t next = transposed ? 1 : view.shape[3];
+  for (std::int64_t j = begin; j < end; ++j)
+    convert(view, batch, j, kv_head, to + (j - begin) * next, transposed ? kKeyBlock : 1);
+}
+
+// out[r][j] = row[r] . key[j] for kRows rows and kKeyBlock keys; keys are transposed, [channels][kKeyBlock].
+// Each sum runs over the channels in order.
+template <class Real, int kRows>
+void dot_rows(const Real* rows, const Real* keys, std::int64_t channels, Real* out) {
+  constexpr int kLanes = 128 / kRows / static_cast<int>(sizeof(Real));
+  for (std::int64_t j = 0; j < kKeyBlock; j += kLanes) {
+    Real sum[kRows][kLanes] = {};
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const Real* key = keys + c * kKeyBlock + j;
+      for (int r = 0; r < kRows; ++r) {
+        for (int lane = 0; lane < kLanes; ++lane) sum[r][lane] += rows[r * channels + c] * key[lane];
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int lane = 0; lane < kLanes; ++lane) out[r * kKeyBlock + j + lane] = sum[r][lane];
+    }
+  }
+}
+
+// The same for any number of rows.
+template <class Real>
+void dot_block(const Real* rows, std::int64_t count, const Real* keys, std::int64_t channels, Real* out) {
+  std::int64_t r = 0;
+  for (; r + 4 <= count; r += 4) dot_rows<Real, 4>(rows + r * channels, keys, channels, out + r * kKeyBlock);
+  for (; r < count; ++r) dot_rows<Real, 1>(rows + r * channels, keys, channels, out + r * kKeyBlock);
+}
+
+// A weight of -inf marks what takes no part: its vector is not touched, whatever stands in it.
+template <class Real>
+bool takes_part(Real weight) {
+  return weight != static_cast<Real>(-kInfinity);
+}
+
+// sum += weights[i * step] * vectors[i], over i in order, without those whose marks[i * step] take no part.
+template <class Real>
+void add_weighted(const Real* weights, const Real* marks, std::int64_t step, const Real* vectors,
+                  std::int64_t count, std::int64_t channels, Real* __restrict sum) {
+  const auto add_one = [&](std::int64_t i) {
+    if (!takes_part(marks[i * step])) return;
+    for (std::int64_t x = 0; x < channels; ++x) sum[x] += weights[i * step] * vectors[i * channels + x];
+  };
+  std::int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {  // four at once: sum is loaded and stored once, its order stays
+    const Real* m = marks + i * step;
+    if (takes_part(m[0]) && takes_part(m[step]) && takes_part(m[2 * step]) && takes_part(m[3 * step])) {
+      const Real* w = weights + i * step;
+      const Real a = w[0], b = w[step], c = w[2 * step], d = w[3 * step];
+      const Real* v = vectors + i * channels;
+      const Real *va = v, *vb = v + channels, *vc = v + 2 * channels, *vd = v + 3 * channels;
+      for (std::int64_t x = 0; x < channels; ++x)
+        sum[x] = (((sum[x] + a * va[x]) + b * vb[x]) + c * vc[x]) + d * vd[x];
+    } else {
+      for (std::int64_t k = i; k < i + 4; ++k) add_one(k);
+    }
+  }
+  for (; i < count; ++i) add_one(i);
+}
+
+// Real is what sums are kept in; scores, probabilities and results are rounded to Store.
+template <class Real, class Store>
+Real rounded(Real value) {
+  if constexpr (std::is_same_v<Real, Store>)
+    return value;
+  else
+    return static_cast<Real>(to_double(from_double<Store>(value)));
+}
+
+struct Range {
+  std::int64_t begin = 0, end = 0;
+};
+
+// What softmax leaves of a row: probabilities are exp(score - largest) / sum, and sum includes the sink.
+template <class Real>
+struct RowStatistics {
+  Real largest = static_cast<Real>(-kInfinity);  // stays -inf where the row sees no key
+  Real sum = 0;
+  Real lse = static_cast<Real>(-kInfinity);
+};
+
+template <class Real, class Store>
+struct Formula {
+  const AttentionArgs& args;
+  const AttentionProblem& problem;
+  Sizes size;
+  Real scale;
+
+  Formula(const AttentionArgs& arguments, const AttentionProblem& p)
+      : args(arguments), problem(p), size(sizes_of(arguments)) {
+    // The default is the exact root: a kernel's rounding of it is the kernel's own error.
+    scale = static_cast<Real>(p.softmax_scale ? static_cast<double>(*p.softmax_scale)
+                                              : 1 / std::sqrt(static_cast<double>(size.head_dim)));
+  }
+
+  [[nodiscard]] std::int64_t shared() const { return size.heads / size.kv_heads; }  // heads of a kv head
+
+  // i' of section 4: where query i stands among the keys.
+  std::int64_t position(std::int64_t query) const {
+    return problem.align == Align::bottom_right ? query + size.seq_kv - size.seq_q : query;
+  }
+
+  // Keys j with i' - window_left <= j <= i' + window_right, j <= i' where causal, 0 <= j < seq_kv.
+  Range visible(std::int64_t query) const {
+    const std::int64_t at = position(query);
+    const std::int64_t open = size.seq_q + size.seq_kv;  // as far as any key is from any query
+    std::int64_t first = 0, last = size.seq_kv - 1;
+    if (problem.window_left >= 0) first = std::max(first, at - std::min(problem.window_left, open));
+    if (problem.window_right >= 0) last = std::min(last, at + std::min(problem.window_right, open));
+    if (problem.causal) last = std::min(last, at);
+    return last < first ? Range{} : Range{first, last + 1};
+  }
+
+  // tanh of the softcap; the score's slope is 1 - its square.
+  Real capped(Real dot) const { return std::tanh(dot * scale / static_cast<Real>(problem.softcap)); }
+
+  Real score(const RowId& row, std::int64_t key, Real dot) const {
+    Real s = problem.softcap != 0 ? static_cast<Real>(problem.softcap) * capped(dot) : dot * scale;
+    if (problem.bias) s += static_cast<Real>(element(args.bias, row.batch, row.head, row.query, key));
+    if (problem.alibi != AlibiKind::none) {
+      const TensorView& slopes = args.alibi_slopes;
+      const std::int64_t at = problem.alibi == AlibiKind::per_head
+                                  ? row.head * slopes.stride[0]
+                                  : row.batch * slopes.stride[0] + row.head * slopes.stride[1];
+      s -= static_cast<Real>(load_element(slopes.dtype, slopes.data, at)) *
+           static_cast<Real>(std::abs(position(row.query) - key));
+    }
+    if (problem.mask != MaskKind::none) {
+      const double m = element(args.mask, row.batch, row.head, row.query, key);
+      const bool hidden = problem.mask == MaskKind::boolean ? m == 0 : m == -kInfinity;
+      if (hidden) return static_cast<Real>(-kInfinity);  // select: a NaN in K stays where it is
+      if (problem.mask == MaskKind::additive) s += static_cast<Real>(m);
+    }
+    return rounded<Real, Store>(s);
+  }
+
+  static Real probability(Real score, const RowStatistics<Real>& row) {
+    return rounded<Real, Store>(std::exp(score - row.largest) / row.sum);
+  }
+
+  // Scores become probabilities; a score of -inf stays, as the mark of what takes no part.
+  RowStatistics<Real> softmax(std::int64_t head, Real* scores, std::int64_t count) const {
+    RowStatistics<Real> row;
+    bool any = false;  // a key whose score is not -inf; NaN counts
+    for (std::int64_t j = 0; j < count; ++j) {
+      any = any || takes_part(scores[j]);
+      if (scores[j] > row.largest) row.largest = scores[j];
+    }
+    if (!any) return row;
+    for (std::int64_t j = 0; j < count; ++j) row.sum += std::exp(scores[j] - row.largest);
+    row.lse = row.largest + std::log(row.sum);
+    if (problem.sinks) {
+      row.sum += std::exp(
+          static_cast<Real>(load_element(args.sinks.dtype, args.sinks.data, head * args.sinks.stride[0])) -
+          row.largest);
+    }
+    for (std::int64_t j = 0; j < count; ++j) {
+      if (takes_part(scores[j])) scores[j] = probability(scores[j], row);
+    }
+    return row;
+  }
+};
+
+}  // namespace headwise::oracle
