@@ -2,11 +2,13 @@
 // double that applies the rules of docs/design.md section 4 key by key.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <string>
 
+#include "oracle/formula.h"
 #include "oracle/oracle.h"
 #include "support/attention_case.h"
 
@@ -333,6 +335,29 @@ TEST(OraclePlain, RoundsScoresProbabilitiesAndOutput) {
   const float weight1 = bf16(std::exp(-1.0F) / (1.0F + std::exp(-1.0F)));
   EXPECT_EQ(rows->out[0], bf16(weight0 * 3.0F + weight1 * 0.001F));
   EXPECT_NEAR(rows->lse[0], 1.3132616875182228, 1e-6);  // of the rounded scores
+}
+
+// Round the places where anything may go wrong: every value of the narrow type, the midpoints, and their neighbours.
+template <class Store>
+void expect_rounding_as_in_core() {
+  for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float exact = to_float(Store{static_cast<std::uint16_t>(bits)});
+    const float next = to_float(Store{static_cast<std::uint16_t>(bits + 1)});
+    if (!std::isfinite(exact)) continue;
+    const float middle = std::isfinite(next) ? exact + (next - exact) / 2 : exact * 1.0005F;
+    for (const float value : {exact, middle, std::nextafterf(middle, 0), std::nextafterf(middle, 2 * middle)}) {
+      const float expected = static_cast<float>(to_double(from_double<Store>(value)));
+      const float got = rounded<float, Store>(value);
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(got), std::bit_cast<std::uint32_t>(expected)) << value;
+    }
+  }
+  for (const float value : {INFINITY, -INFINITY, 65520.0F, 65519.99F, -1e30F, 3.4e38F})
+    EXPECT_EQ((rounded<float, Store>(value)), static_cast<float>(to_double(from_double<Store>(value)))) << value;
+  EXPECT_TRUE(std::isnan(rounded<float, Store>(std::nanf(""))));
+}
+TEST(OraclePlain, RoundsAsTheCoreDoes) {
+  expect_rounding_as_in_core<float16>();
+  expect_rounding_as_in_core<bfloat16>();
 }
 
 TEST(OraclePlain, IsNearTruthByItsDtype) {
