@@ -5,13 +5,18 @@ PREFIX ?= /usr/local
 PROGRAM = build/$(PRESET)/bin/headwise
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 RESULTS ?= results
-BENCH_FLAGS ?= --suite default --out $(RESULTS)/$(STAMP).jsonl --report $(RESULTS)/$(STAMP).html
+# Sets or peers, with blanks or commas: the environments to make, and whom to measure beside the kernels.
+PEERS ?=
+comma := ,
+PEER_NAMES = $(subst $() ,$(comma),$(strip $(subst $(comma), ,$(PEERS))))
+PEER_FLAGS = $(if $(PEER_NAMES),--peers '$(PEER_NAMES)')
+BENCH_FLAGS ?= --suite $(if $(PEER_NAMES),peers,default) --out $(RESULTS)/$(STAMP).jsonl --report $(RESULTS)/$(STAMP).html
 SMOKE = build/$(PRESET)/smoke
 # The first configuration of a machine that has no test packages; later ones keep what was set.
 WITHOUT_TESTS = $(if $(wildcard build/$(PRESET)/CMakeCache.txt),,-DHEADWISE_TESTS=OFF)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build bench smoke test check lint format install clean
+.PHONY: help setup build peers bench smoke test check lint format install clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,11 +28,15 @@ build:  ## build the program: build/release/bin/headwise
 	@tools/setup.sh build
 	@tools/build.sh $(PRESET) $(WITHOUT_TESTS)
 
-bench:  ## measure the default suite here: results/<time>.jsonl and .html (BENCH_FLAGS)
+peers:  ## other people's attention, into build/peers: says what it fetches (PEERS="torch jax", DRY_RUN=1)
+	@tools/peers.sh $(if $(filter-out 0,$(DRY_RUN)),--dry-run) '$(PEERS)'
+
+bench:  ## measure the default suite here: results/<time>.jsonl and .html (BENCH_FLAGS); PEERS="torch" beside it
 	@tools/setup.sh build charts
+	@$(if $(PEER_NAMES),tools/peers.sh '$(PEERS)')
 	@tools/build.sh $(PRESET) $(WITHOUT_TESTS) headwise_program
 	@mkdir -p $(RESULTS)
-	@$(PROGRAM) bench $(BENCH_FLAGS)
+	@$(PROGRAM) bench $(PEER_FLAGS) $(BENCH_FLAGS)
 
 smoke:  ## a few seconds of benchmark: every row must be right, the report drawn
 	@tools/setup.sh build
@@ -56,5 +65,5 @@ format:  ## rewrite the sources in the project's style
 install: build  ## install library, headers, program and data below PREFIX
 	@cmake --install build/$(PRESET) --prefix $(PREFIX)
 
-clean:  ## remove what was built, but for the chart renderer; results stay
+clean:  ## remove what was built, but for the chart renderer and the peers' environments; results stay
 	@rm -rf build/release build/debug build/ci build/asan build/tsan

@@ -8,6 +8,7 @@
 #     check    clang 19 with sanitizers, clang-tidy, clang-format; Chromium for the report's test
 #     charts   the chart renderer, into build/: reports without it have tables and no charts, and charts
 #              cannot be written as files
+#     peers    what `make peers` needs to make environments, and torch.compile to compile
 #
 #   --list     only print the packages of the groups
 #
@@ -26,6 +27,7 @@ packages_build=(g++ cmake ninja-build make git libcli11-dev libfmt-dev nlohmann-
 packages_test=(libgtest-dev libgmock-dev librapidcheck-dev python3)
 packages_check=(clang-19 clang-tidy-19 clang-format-19 libomp-19-dev libclang-rt-19-dev llvm-19 chromium)
 packages_charts=(python3 python3-venv ca-certificates)
+packages_peers=(python3 python3-venv python3-dev g++ ca-certificates)
 renderer_requirement='vl-convert-python>=1.9,<2'
 script_requirement='quickjs>=1.19,<2'  # runs the page's data preparation for charts as files
 
@@ -38,16 +40,18 @@ commands_check=(clang++-19 clang-tidy-19 clang-format-19)
 headers_check=()
 commands_charts=(python3)
 headers_charts=()
+commands_peers=(python3)
+headers_peers=()
 
 # --- arguments ----------------------------------------------------------------------------------
 list_only=0
 groups=()
 for word in "$@"; do
   case $word in
-    build|test|check|charts) groups+=("$word");;
+    build|test|check|charts|peers) groups+=("$word");;
     --list) list_only=1;;
     -h|--help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0;;
-    *) die "unknown group '$word': build, test, check, charts (see --help)";;
+    *) die "unknown group '$word': build, test, check, charts, peers (see --help)";;
   esac
 done
 ((${#groups[@]})) || groups=(build charts)
