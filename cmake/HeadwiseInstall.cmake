@@ -36,5 +36,9 @@ if(TARGET headwise_program)
       install(FILES "${PROJECT_SOURCE_DIR}/data/${entry}" DESTINATION "${CMAKE_INSTALL_DATADIR}/headwise")
     endif()
   endforeach()
+  # Environments stay where they are: those of an installation are named by --peer-python, or linked to as
+  # share/headwise/environments.
+  install(DIRECTORY "${PROJECT_SOURCE_DIR}/peers" DESTINATION "${CMAKE_INSTALL_DATADIR}/headwise"
+    FILES_MATCHING PATTERN "*.py" PATTERN "*.txt" PATTERN "__pycache__" EXCLUDE)
   install(FILES "${HEADWISE_RENDERER_DIR}/vega-bundle.js" DESTINATION "${CMAKE_INSTALL_DATADIR}/headwise/renderer" OPTIONAL)
 endif()

@@ -29,7 +29,7 @@ STATE = ROOT / "build/setup"
 PIP = "pip>=26,<27"
 PIP_ENVIRONMENT = STATE / "peers-pip"
 PIP_OPTIONS = ["--disable-pip-version-check", "--no-input"]
-MANAGED_STAMP = "complete.json"
+STAMP = "complete.json"
 
 
 class Failed(Exception):
@@ -113,7 +113,7 @@ def why_not_complete(name):
     if not environment.is_dir():
         return ""
     try:
-        stamp = json.loads((environment / MANAGED_STAMP).read_text(encoding="utf-8"))
+        stamp = json.loads((environment / STAMP).read_text(encoding="utf-8"))
         made_from = {key: stamp[key] for key in recipe(name)}
     except (OSError, ValueError, KeyError, TypeError):
         return "it was not finished"
@@ -127,11 +127,11 @@ def why_not_complete(name):
 
 def show_environment(name):
     environment = ENVIRONMENTS / name
-    stamp = json.loads((environment / MANAGED_STAMP).read_text(encoding="utf-8"))
+    stamp = json.loads((environment / STAMP).read_text(encoding="utf-8"))
     say(f"{name}: ready in {shown(environment)}, {size_text(stamp['bytes'])} on disk")
     worker = PEERS / "worker.py"
     described = describe(environment, worker, name) if worker.is_file() else []
-    for line in described or [" ".join(f"{package} {version}" for package, version in stamp["versions"].items())]:
+    for line in described or [", ".join(f"{package} {version}" for package, version in stamp["versions"].items())]:
         say(f"  {line}")
 
 
@@ -147,9 +147,10 @@ def describe(environment, worker, name):
         try:
             hello = json.loads(text)
             if hello["status"] == "ok":
-                lines.append(f"{hello['peer']}: {hello['version']} on {', '.join(hello['devices'])}; {', '.join(hello['dtypes'])}")
+                what = f"{hello['version']} on {', '.join(hello['devices'])}; {', '.join(hello['dtypes'])}"
             else:
-                lines.append(f"{hello['peer']}: {hello['status']}: {hello['reason']}")
+                what = f"{hello['status']}: {hello['reason']}"
+            lines.append(f"{hello['peer']}: {what}")
         except (ValueError, KeyError, TypeError):
             lines.append(f"worker.py --describe {name} said what is no hello: {text[:100]}")
     if done.returncode != 0:
@@ -208,8 +209,8 @@ def prepare_pip():
     log.unlink(missing_ok=True)
     say(f"fetching {PIP}, which can tell sizes beforehand")
     new_environment(PIP_ENVIRONMENT, log, with_pip=True)
-    done = run_logged([PIP_ENVIRONMENT / "bin/python", "-m", "pip", "install", *PIP_OPTIONS, "--upgrade", "--retries",
-                       "1", "--only-binary", ":all:", PIP], log)
+    command = [PIP_ENVIRONMENT / "bin/python", "-m", "pip", "install", *PIP_OPTIONS, "--retries", "1", "--upgrade"]
+    done = run_logged([*command, "--only-binary", ":all:", PIP], log)
     if done.returncode != 0:
         raise pip_failure(log, done.stdout)
     stamp.write_text(wanted, encoding="utf-8")
@@ -256,11 +257,14 @@ def show_plan(name, wheels, reason):
     total = size_text(sum(known)) if known else "size unknown"
     if known and unknown:
         total += f", and {unknown} of unknown size"
-    why = f" ({ENVIRONMENTS.name}/{name} is made anew: {reason})" if reason else ""
-    say(f"{name}: {len(wheels)} wheels, {total}{why}")
-    words = [f"{wheel['name']} {wheel['version']} " + ("size unknown" if wheel["size"] is None else size_text(wheel["size"]))
-             for wheel in wheels]
-    for line in textwrap.wrap(", ".join(word.replace(" ", "\0") for word in words), 96, break_on_hyphens=False):
+    why = f" ({shown(ENVIRONMENTS / name)} is made anew: {reason})" if reason else ""
+    say(f"{name}: {len(wheels)} wheel{'' if len(wheels) == 1 else 's'}, {total}{why}")
+    words = []
+    for wheel in wheels:
+        size = "size unknown" if wheel["size"] is None else size_text(wheel["size"])
+        # A wheel's three words stay on one line.
+        words.append(f"{wheel['name']} {wheel['version']} {size}".replace(" ", "\0"))
+    for line in textwrap.wrap(", ".join(words), 96, break_on_hyphens=False):
         say("  " + line.replace("\0", " "))
 
 
@@ -304,6 +308,17 @@ class Progress:
             print("\r\033[K", end="", flush=True)
 
 
+def write_pins(environment, wheels):
+    """pip wants a hash of each wheel or of none."""
+    hashed = all(wheel["sha256"] for wheel in wheels)
+    pins = environment / "wheels.txt"
+    with open(pins, "w", encoding="utf-8") as file:
+        for wheel in wheels:
+            digest = f" --hash=sha256:{wheel['sha256']}" if hashed else ""
+            file.write(f"{wheel['name']}=={wheel['version']}{digest}\n")
+    return pins
+
+
 def install(name, wheels, log, lock):
     """Exactly the wheels of the plan, by hash."""
     environment = ENVIRONMENTS / name
@@ -313,19 +328,17 @@ def install(name, wheels, log, lock):
     for link in environment.glob("bin/python*"):
         link.unlink()
     interpreter.symlink_to(os.path.realpath(sys.executable))
-    pins = environment / "wheels.txt"
-    pins.write_text("".join(f"{wheel['name']}=={wheel['version']}" + (f" --hash=sha256:{wheel['sha256']}" if all(
-        other["sha256"] for other in wheels) else "") + "\n" for wheel in wheels), encoding="utf-8")
     # What `pip --python` runs; called by itself it leaves no grandchild behind when this process is killed.
     runner = site_packages(PIP_ENVIRONMENT) / "pip/__pip-runner__.py"
-    command = [interpreter, runner, "install", *PIP_OPTIONS, "--no-deps", "--only-binary", ":all:", "--progress-bar", "raw",
-               "--no-warn-script-location", "--requirement", pins]
+    command = [interpreter, runner, "install", *PIP_OPTIONS, "--no-deps", "--only-binary", ":all:",
+               "--progress-bar", "raw", "--no-warn-script-location", "--requirement", write_pins(environment, wheels)]
     # The child holds the lock too: a pip that outlives this process keeps the next run waiting.
-    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()], env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()],
+                             env={**os.environ, "PYTHONUNBUFFERED": "1"})
     progress, lines = Progress(name, wheels), []
     try:
-        with open(log, "a", encoding="utf-8") as file:
+        with open(log, "a", encoding="utf-8") as file, child.stdout:
             for line in child.stdout:
                 if not progress.take(line):
                     lines.append(line)
@@ -352,7 +365,7 @@ def finish(name):
     size = sum(os.lstat(os.path.join(folder, file)).st_blocks * 512
                for folder, _, files in os.walk(environment) for file in files)
     stamp = {**recipe(name), "versions": versions, "bytes": size}
-    (environment / MANAGED_STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+    (environment / STAMP).write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
     (environment / "bin/python").symlink_to("python3")
 
 

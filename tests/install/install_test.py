@@ -27,6 +27,12 @@ def cache(name):
     return found.group(1) if found else ""
 
 
+def below(folder, suffixes=None):
+    """Names of the files below a folder, those of other suffixes left out."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(str(file.relative_to(folder)) for file in files if not suffixes or file.suffix in suffixes)
+
+
 class Install(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -108,6 +114,8 @@ class Install(unittest.TestCase):
         for entry in ("suites", "charts"):
             if (SOURCE / "data" / entry).is_dir():
                 self.assertTrue((self.prefix / "share/headwise" / entry).is_dir(), entry)
+        self.assertEqual(below(SOURCE / "peers", {".py", ".txt"}), below(self.prefix / "share/headwise/peers"))
+        self.assertFalse((self.prefix / "share/headwise/environments").exists(), "gigabytes, and paths of this machine")
         self.assertIn("headwise", run(program, "--help", env={"PATH": "/usr/bin:/bin"}))
 
 
