@@ -10,7 +10,7 @@ PEERS ?=
 comma := ,
 PEER_NAMES = $(subst $() ,$(comma),$(strip $(subst $(comma), ,$(PEERS))))
 PEER_FLAGS = $(if $(PEER_NAMES),--peers '$(PEER_NAMES)')
-BENCH_FLAGS ?= --suite $(if $(PEER_NAMES),peers,default) --out $(RESULTS)/$(STAMP).jsonl --report $(RESULTS)/$(STAMP).html
+BENCH_FLAGS ?= --suite $(if $(PEER_NAMES),peers --seconds 1,default) --out $(RESULTS)/$(STAMP).jsonl --report $(RESULTS)/$(STAMP).html
 SMOKE = build/$(PRESET)/smoke
 # The first configuration of a machine that has no test packages; later ones keep what was set.
 WITHOUT_TESTS = $(if $(wildcard build/$(PRESET)/CMakeCache.txt),,-DHEADWISE_TESTS=OFF)

@@ -4,6 +4,7 @@ Reads text alone: no library of any set needs to be installed.
 """
 
 import ast
+import contextlib
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(os.environ.get("HEADWISE_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 LINE_LIMIT = 500
-DEVICES = {"cpu", "cuda"}
+KNOWN_DEVICES = {"cpu", "cuda"}
 ABSENT_NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(\[[a-z0-9,_-]+\])?([<>=!~]=?[0-9][0-9.a-z*]*,?)*")
 
@@ -46,6 +47,15 @@ def top_imports(tree):
             waiting.extend(ast.iter_child_nodes(node))
 
 
+def libraries_of(parts, sets):
+    """What a file may import at once beside the standard library, and where that is said."""
+    if len(parts) > 1:
+        return sets.get(parts[0], set()), f"requirements/{parts[0]}.txt"
+    if parts[0] == "worker.py":
+        return set(), "the standard library"
+    return set.intersection(*sets.values()) if sets else set(), "every requirements/*.txt"
+
+
 def python_breaches(folder, sets):
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).parts
@@ -62,12 +72,11 @@ def python_breaches(folder, sets):
             yield f"{name}: {text.count(chr(10))} lines: split it, the limit is {LINE_LIMIT}"
         if not (ast.get_docstring(tree) or "").strip():
             yield f"{name}:1: expected a docstring that says what this is"
-        own = sets.get(parts[0], set()) if len(parts) > 1 else set()
+        own, where = libraries_of(parts, sets)
         for line, module in top_imports(tree):
             library = module.split(".")[0]
             if library not in sys.stdlib_module_names and library not in own:
-                where = f"requirements/{parts[0]}.txt" if len(parts) > 1 else "the standard library"
-                yield f"{name}:{line}: imports {library}, which is not in {where}: other sets do not have it"
+                yield f"{name}:{line}: imports {library}, which is not in {where}: not everybody who loads it has it"
         if len(parts) > 1 and not parts[-1].startswith("_"):
             yield from (f"{name}: {breach}" for breach in peer_breaches(tree))
 
@@ -76,8 +85,10 @@ def peer_breaches(tree):
     """What worker.py asks of a peer's file."""
     values, functions = {}, set()
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            values.update((target.id, node.value.value) for target in node.targets if isinstance(target, ast.Name))
+        if isinstance(node, ast.Assign):
+            with contextlib.suppress(ValueError):  # only what is written out can be read without running it
+                value = ast.literal_eval(node.value)
+                values.update((target.id, value) for target in node.targets if isinstance(target, ast.Name))
         elif isinstance(node, ast.FunctionDef):
             functions.add(node.name)
         elif isinstance(node, ast.ImportFrom):
@@ -86,6 +97,10 @@ def peer_breaches(tree):
         yield "expected ABOUT, a line for `headwise list --peers`"
     if values.get("THREADS") not in ("dynamic", "fixed"):
         yield f"THREADS: expected dynamic or fixed, came {values.get('THREADS')}"
+    devices = values.get("DEVICES")
+    # The program reads this line as text, to know whom a set means without starting Python.
+    if not isinstance(devices, tuple) or not devices or not set(devices) <= KNOWN_DEVICES:
+        yield f"expected DEVICES, a tuple of {', '.join(sorted(KNOWN_DEVICES))}; came {devices}"
     for function in {"describe", "prepare"} - functions:
         yield f"expected a function {function}"
 
@@ -99,13 +114,13 @@ def absent_breaches(folder):
         if len(fields) != 4 or not all(fields):
             yield f"{where}: expected name | devices | reason | what would bring it, came {len(fields)} fields"
             continue
-        name, devices = fields[0], set(fields[1].replace(",", " ").split())
+        name, devices = fields[0], {device.strip() for device in fields[1].split(",")}
         if not ABSENT_NAME.fullmatch(name) or name in seen:
             yield f"{where}: expected <set>.<name>, once, came '{name}'"
         elif (folder / (name.replace(".", "/") + ".py")).exists():
             yield f"{where}: {name} has a file: it is not absent"
-        if not devices <= DEVICES:
-            yield f"{where}: expected devices of {', '.join(sorted(DEVICES))}, came '{fields[1]}'"
+        if not devices <= KNOWN_DEVICES:
+            yield f"{where}: expected devices of {', '.join(sorted(KNOWN_DEVICES))}, came '{fields[1]}'"
         seen.add(name)
 
 
@@ -121,13 +136,23 @@ def breaches_of(folder):
     return breaches
 
 
-PEER = '"""torch.flash: fused."""\nimport math\nimport torch\nABOUT = "x"\nTHREADS = "dynamic"\ndef describe(threads):\n    import numpy\ndef prepare(case): pass\n'
+PEER = """\"\"\"torch.flash: fused.\"\"\"
+import math
+import torch
+ABOUT = "x"
+DEVICES = ("cpu", "cuda")
+THREADS = "dynamic"
+def describe(threads):
+    import numpy
+def prepare(case): pass
+"""
 # A folder without a breach; each test breaks one thing in it.
 SOUND = {
     "worker.py": '"""Runs a peer."""\nimport os\ndef load():\n    import numpy\n',
+    "_arrays.py": '"""Arrays."""\nimport numpy\n',
     "torch/_shared.py": '"""Parts."""\ntry:\n    import torch\nexcept ImportError:\n    pass\nfrom .. import _case\n',
     "torch/flash.py": PEER,
-    "requirements/torch.txt": "# why\ntorch>=2,<3\nsetuptools\n",
+    "requirements/torch.txt": "# why\ntorch>=2,<3\nnumpy\n",
     "absent.txt": "# what\nflash_attn.fa2 | cuda | not run | a run\n",
 }
 
@@ -175,13 +200,17 @@ class Checker(unittest.TestCase):
     def test_parts_of_a_peer(self):
         self.expect("expected ABOUT", {"torch/flash.py": PEER.replace("ABOUT", "TEXT")})
         self.expect("expected dynamic or fixed, came some", {"torch/flash.py": PEER.replace('"dynamic"', '"some"')})
+        self.expect("expected DEVICES", {"torch/flash.py": PEER.replace(', "cuda"', ', "gpu"')})
+        self.expect("expected DEVICES", {"torch/flash.py": PEER.replace('("cpu", "cuda")', "list_of(torch)")})
         self.expect("function prepare", {"torch/flash.py": PEER.replace("def prepare", "def make")})
-        self.assertEqual([], self.breaches({"torch/flash.py": PEER.replace("def describe", "from ._shared import describe\ndef other")}))
+        borrowed = PEER.replace("def describe", "from ._shared import describe\ndef other")
+        self.assertEqual([], self.breaches({"torch/flash.py": borrowed}))
 
     def test_sets(self):
+        self.expect("imports numpy, which is not in every", {"jax/_x.py": '"""x"""', "requirements/torch.txt": "torch\n"})
         self.expect("no requirements/jax.txt", {"jax/dot.py": PEER.replace("import torch\n", "")})
-        self.expect("no peer in openvino/", {"requirements/openvino.txt": "openvino\n"})
-        self.expect("expected a package's name", {"requirements/torch.txt": "torch\n--pre\n"})
+        self.expect("no peer in openvino/", {"requirements/openvino.txt": "openvino\nnumpy\n"})
+        self.expect("expected a package's name", {"requirements/torch.txt": "torch\nnumpy\n--pre\n"})
         self.expect("an address", {"worker.py": '"""Runs a peer: see http://host/."""\n'})
 
     def test_absent(self):
