@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import platform
+import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -289,7 +291,8 @@ class Progress:
             self.fetched, self.current = self.fetched + self.current, 0
             self.doing = found.group(1)
         elif line.startswith("Installing collected packages"):
-            self.fetched, self.current, self.doing = self.fetched + self.current, 0, "unpacking"
+            # Wheels too small for a bar of progress are now here too.
+            self.fetched, self.current, self.doing = self.total, 0, "unpacking"
             self.last = 0
         self.show()
         return counted is not None
@@ -306,6 +309,28 @@ class Progress:
     def end(self):
         if self.terminal:
             print("\r\033[K", end="", flush=True)
+
+
+def spoken(stream):
+    """Its lines, and None after each second without one: pip says nothing while it unpacks, which takes minutes."""
+    lines = queue.SimpleQueue()
+
+    def read():
+        with stream:
+            for line in stream:
+                lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=1)
+        except queue.Empty:
+            yield None
+            continue
+        if not line:
+            return
+        yield line
 
 
 def write_pins(environment, wheels):
@@ -338,9 +363,11 @@ def install(name, wheels, log, lock):
                              env={**os.environ, "PYTHONUNBUFFERED": "1"})
     progress, lines = Progress(name, wheels), []
     try:
-        with open(log, "a", encoding="utf-8") as file, child.stdout:
-            for line in child.stdout:
-                if not progress.take(line):
+        with open(log, "a", encoding="utf-8") as file:
+            for line in spoken(child.stdout):
+                if line is None:
+                    progress.show()
+                elif not progress.take(line):
                     lines.append(line)
                     file.write(line)
     finally:
