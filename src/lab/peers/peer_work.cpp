@@ -81,8 +81,8 @@ Status PeerWork::check_able() const {
   const AttentionProblem& p = shared_.one.problem;
   const PeerReply& hello = peer_.hello();
   const auto no = [&](std::string_view what, std::string_view wanted, const std::vector<std::string>& has) {
-    return Status::unsupported(fmt::format("{}: {} {} is not among {}", peer_.name(), what, wanted,
-                                           has.empty() ? "none" : fmt::format("{}", fmt::join(has, ", "))));
+    if (has.empty()) return Status::unsupported(fmt::format("runs on no {} that is here", what));
+    return Status::unsupported(fmt::format("{} {} is not among {}", what, wanted, fmt::join(has, ", ")));
   };
   const std::string_view kind = shared_.one.device.kind == DeviceKind::cpu ? "cpu" : "cuda";
   if (!contains(hello.devices, kind)) return no("device", kind, hello.devices);
