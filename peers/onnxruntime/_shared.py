@@ -42,14 +42,12 @@ STATUS = re.compile(r".*Status Message: ", re.DOTALL)
 Tensor = collections.namedtuple("Tensor", "name dtype array on_host", defaults=(False,))
 
 
-def describe(dtypes):
-    """The parts of hello that all onnxruntime peers have; dtypes: of a CPU and, where there is one, of a GPU."""
-    devices = [device for device, provider in PROVIDERS.items() if usable(provider)]
-    offered = [dtype for dtype in ONNX_TYPES if any(dtype in dtypes[device] for device in devices)]
+def describe():
+    """The parts of hello that all onnxruntime peers have. Which dtype has no kernel it says itself, case by case."""
     return {
         "version": f"onnxruntime {onnxruntime.__version__}",
-        "devices": devices,
-        "dtypes": offered,
+        "devices": [device for device, provider in PROVIDERS.items() if usable(provider)],
+        "dtypes": ["f32", "f16", "bf16"],
         "directions": ["forward"],
     }
 
@@ -87,12 +85,12 @@ def model(node, inputs, outputs):
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString()
 
 
-def refusal(error):
-    """The error as what a row can say."""
+def refusal(error, asked):
+    """The error as what a row can say; asked: what onnxruntime was asked for."""
     text = first_lines(STATUS.sub("", str(error)))
     if re.search("allocate memory|bad_alloc", text, re.IGNORECASE):
         return OutOfMemory(text)
-    return Unsupported(f"onnxruntime: {text}") if REFUSAL.search(text) else error
+    return Unsupported(f"onnxruntime, asked for {asked}: {text}") if REFUSAL.search(text) else error
 
 
 class Bound:
@@ -220,6 +218,7 @@ def prepare(case, node, inputs, layout, note, outputs=()):
     """A run of a model that is `node`; the result is its first output, in `layout`."""
     result = output(case, layout)
     outputs = [result, *outputs]
+    provider = PROVIDERS[_device.Device(case.device).kind]
     try:
         serialized = model(node, inputs, outputs)
         check(case, node, nodes_that_ran(case, serialized, inputs, outputs))
@@ -227,8 +226,7 @@ def prepare(case, node, inputs, layout, note, outputs=()):
     except (Unsupported, Fallback, MemoryError):
         raise
     except Exception as error:  # pybind has a class for each status, under names that change
-        raise refusal(error) from None
-    provider = PROVIDERS[bound.device.kind]
+        raise refusal(error, f"{node.op_type} of {case.dtype} on {provider}") from None
     domain = f"{node.domain}." if node.domain else f"opset {OPSET} "
     waits = "; every run waits for the device" if case.cuda else ""
     ran = f"{domain}{node.op_type} on {provider} (profile of a run); IO binding; {note}{waits}"

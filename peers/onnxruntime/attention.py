@@ -10,7 +10,7 @@ THREADS = "dynamic"
 
 
 def describe(threads):
-    return _shared.describe({"cpu": ("f32", "f16"), "cuda": ("f32", "f16", "bf16")})
+    return _shared.describe()
 
 
 def prepare(case):

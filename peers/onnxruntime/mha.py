@@ -13,7 +13,7 @@ MANY_QUERIES = 4
 
 
 def describe(threads):
-    return _shared.describe({"cpu": ("f32",), "cuda": ("f32", "f16", "bf16")})
+    return _shared.describe()
 
 
 def keys_and_values(case):

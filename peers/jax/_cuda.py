@@ -1,0 +1,117 @@
+"""Calls on a GPU through jax: dispatched one after the other, waited for once after the last of them."""
+
+import collections
+import itertools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from .. import _cpu
+
+LATENCY_SAMPLES = 15
+# Bytes between two uses of the same data in a cold case, in sizes of the last cache.
+CACHES_BETWEEN = 2
+
+
+class DeviceRun(_cpu.HostRun):
+    """A prepared case whose calls return before they are done.
+
+    step   (function, arguments) of one call
+    make   makes another such step, over tensors of its own
+    """
+
+    peak_method = "allocator"
+
+    def __init__(self, case, step, make, write, ran, context):
+        super().__init__(case, None, write, ran, context)
+        self.steps = [step]
+        if case.cold:
+            size = max(1, case.input_bytes + case.output_bytes)
+            more = -(-CACHES_BETWEEN * case.last_level_cache_bytes // size)
+            with context():
+                self.steps += [make() for _ in range(more)]
+        self.turns = itertools.cycle(self.steps)
+        # While an earlier output lives, the next one lies elsewhere.
+        self.recent = collections.deque(maxlen=len(self.steps))
+        self.device = next(iter(jax.tree_util.tree_leaves(step[1])[-1].devices()))
+
+    @property
+    def cache_method(self):
+        return "rotated" if self.case.cold else "reused"
+
+    def dispatch(self):
+        function, arguments = next(self.turns)
+        self.recent.append(function(*arguments))
+        return self.recent[-1]
+
+    def statistics(self):
+        told = self.device.memory_stats()
+        if not told or "peak_bytes_in_use" not in told:
+            raise RuntimeError(f"memory_stats: expected peak_bytes_in_use of {self.device}, jax's allocator has none")
+        return told["bytes_in_use"], told["peak_bytes_in_use"]
+
+    def fill_to_peak(self):
+        """An array that brings the bytes in use up to their peak so far.
+
+        The allocator's peak cannot be set back; from its level on, every further byte shows.
+        """
+        used, peak = self.statistics()
+        with jax.default_device(self.device):
+            return jax.block_until_ready(jnp.zeros((max(0, peak - used),), jnp.uint8))
+
+    def grown(self):
+        """Most bytes in use during a call, beyond those before it."""
+        self.outputs = None
+        self.recent.clear()
+        filling = self.fill_to_peak()
+        used, _ = self.statistics()
+        self.outputs = jax.block_until_ready(self.dispatch())
+        _, peak = self.statistics()
+        del filling
+        return max(0, peak - used)
+
+    def latency(self):
+        """Milliseconds of one call that is waited for."""
+        start = time.perf_counter_ns()
+        jax.block_until_ready(self.dispatch())
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def call(self):
+        with self.context():
+            grown = self.grown()
+            samples = [self.latency() for _ in range(LATENCY_SAMPLES)]
+        self.output()
+        latency = statistics.median(samples)
+        peak = max(0, grown - self.case.output_bytes)
+        return {"ms": latency, "peak_bytes": peak, "peak_method": self.peak_method, "latency_ms": latency}
+
+    def time(self, calls, lead_in_ms):
+        self.outputs = None
+        with self.context():
+            if lead_in_ms > 0:
+                end = time.perf_counter_ns() + lead_in_ms * 1e6
+                outputs = self.dispatch()
+                while time.perf_counter_ns() < end:
+                    outputs = self.dispatch()
+                jax.block_until_ready(outputs)
+                del outputs
+            nanoseconds, self.outputs = self.batch(calls)
+        return {"ms": nanoseconds / 1e6, "calls": calls}
+
+    def batch(self, calls):
+        """(nanoseconds, outputs of the last) of calls dispatched back to back; the device runs them in order."""
+        dispatch = self.dispatch
+        rounds = range(calls)
+        outputs = None
+        start = time.perf_counter_ns()
+        for _ in rounds:
+            outputs = dispatch()
+        jax.block_until_ready(outputs)
+        return time.perf_counter_ns() - start, outputs
+
+    def release(self):
+        self.steps = self.turns = None
+        self.recent.clear()
+        super().release()
