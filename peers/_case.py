@@ -51,6 +51,8 @@ class Case:
         self.groups = self.heads // max(1, self.kv_heads)
         self.cuda = self.device.startswith("cuda")
         self.offset, self.left, self.right = self._band()
+        # What a library should do once nothing of the case is left, also where prepare failed half way.
+        self.when_released = []
         shared = description.get("memory", {})
         self.memory = map_shared(shared["path"], shared["bytes"]) if memory is None else memory
 
@@ -168,3 +170,5 @@ class Case:
             except BufferError:
                 # A library still holds a view; the mapping goes with the last of them.
                 pass
+        for action in self.when_released:
+            action()

@@ -138,7 +138,8 @@ class Worker:
             ("dtype", self.case.dtype, self.hello["dtypes"]),
         ):
             if came not in offered:
-                raise refused(f"{field}: {name} takes {', '.join(offered) or 'none here'}; came {came}")
+                takes = ", ".join(offered) or "none that this machine has"
+                raise refused(f"{field}: {name} takes {takes}; came {came}")
         if self.case.kv_dtype != self.case.dtype:
             raise refused(f"kv_dtype: {name} takes that of q ({self.case.dtype}); came {self.case.kv_dtype}")
 
@@ -149,8 +150,8 @@ class Worker:
         if key not in self.overheads:
             try:
                 self.overheads[key] = self.measure_overhead(case.smallest())
-            except Exception:  # the case itself decides what becomes of the row
-                traceback.print_exc()
+            except Exception as error:  # the case itself decides what becomes of the row
+                sys.stderr.write(f"worker.py: the smallest case failed: {type(error).__name__}: {error}\n")
                 self.overheads[key] = None
         return self.overheads[key]
 
@@ -171,9 +172,9 @@ class Worker:
         if run is not None:
             run.release()
         del run
+        gc.collect()
         if case is not None:
             case.release()
-        gc.collect()
 
 
 def serve(channel, name, threads):

@@ -25,17 +25,20 @@ REFUSAL = re.compile(
     r"No available kernel|No viable backend|not (currently |yet )?supported|does not support|only supports?|"
     r"[Nn]ot implemented|NotImplementedError|NYI"
 )
-# Where torch found a warning worth printing: no part of the reason.
+# Where torch's own sources warned; Python's warnings lack it.
 WARNING_ORIGIN = re.compile(r"\s*\(Triggered internally at [^)]*\)\.?")
 SDPA = "scaled_dot_product"
 MOST_NAMES = 6
-# Names that a profiler shows and that compute nothing.
+# Operators that compute nothing, and the frames that torch draws round those that do.
 PLUMBING = re.compile(
     r"^(aten::(empty|as_strided|view|_unsafe_view|reshape|transpose|permute|unsqueeze|slice|select|t|expand|to|copy_|"
     r"detach|empty_like|empty_strided|_to_copy|clone|zeros|zeros_like|ones|ones_like|zero_|fill_|alias|resize_|"
-    r"result_type|contiguous|narrow|squeeze|_reshape_alias|matmul|softmax|scaled_dot_product_attention|new_\w+)$|"
-    r"cuda[A-Z]|cu[A-Z]|Activity Buffer|Memcpy|Memset|\[memory\]|ProfilerStep|detach$)"
+    r"result_type|contiguous|narrow|squeeze|_reshape_alias|matmul|softmax|scaled_dot_product_attention|new_\w+|"
+    r"resolve_conj|resolve_neg|item|_local_scalar_dense|is_nonzero)$|"
+    r"cuda[A-Z]|cu[A-Z]|Activity Buffer|Command Buffer|Lazy Function|Memcpy|Memset|\[memory\]|ProfilerStep|detach$|autograd::|\w+Backward0?$|"
+    r"Torch-Compiled|TorchDynamo|AOTDispatcher|Pregraph)"
 )
+COMPILED_GRAPH = re.compile(r"^## Call (\w+) .*")
 
 
 def describe(dtypes=tuple(DTYPES), devices=("cpu", "cuda"), directions=DIRECTIONS):
@@ -154,8 +157,10 @@ def refusals():
         except (RuntimeError, NotImplementedError, ValueError) as error:
             if not REFUSAL.search(f"{type(error).__name__}: {error}") or isinstance(error, torch.OutOfMemoryError):
                 raise
-            hints = [WARNING_ORIGIN.sub("", str(entry.message)) for entry in told]
-            hints = [hint for hint in hints if " not used because" not in hint and "DeprecationWarning" not in hint]
+            hints = [str(entry.message) for entry in told]
+            hints = [WARNING_ORIGIN.sub("", hint) for hint in hints if WARNING_ORIGIN.search(hint)]
+            # Two backends' headings stand before the reasons of the one that was asked for.
+            hints = [hint for hint in hints if not hint.endswith(("not used because:", "runtime disabled."))]
             text = " ".join(str(error).split("\n\nSet TORCH")[0].split())
             raise Unsupported(" ".join([f"torch: {text}"] + hints)) from None
 
@@ -165,12 +170,10 @@ def profiled(action, cuda):
     activities = [torch.profiler.ProfilerActivity.CPU]
     if cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with torch.profiler.profile(activities=activities) as profile:
-            result = action()
-            if cuda:
-                torch.cuda.synchronize()
+    with torch.profiler.profile(activities=activities) as profile:
+        result = action()
+        if cuda:
+            torch.cuda.synchronize()
     events = profile.key_averages()
 
     def cost(event):
@@ -181,7 +184,8 @@ def profiled(action, cuda):
 
 def short_name(name):
     """A kernel's name without its template arguments and its signature."""
-    return re.sub(r"^(void|std::enable_if\S*) ", "", re.split(r"[<(]", name)[0] or name).strip()
+    plain = name.replace("(anonymous namespace)::", "")
+    return COMPILED_GRAPH.sub(r"\1", re.sub(r"^void ", "", re.split(r"[<(]", plain)[0])).strip()
 
 
 def computing(names):
@@ -227,6 +231,7 @@ def prepare(case, attend, layout=Heads, backend=None, wanted=None, forbidden=Non
     context = surroundings(case, backend)
     if case.cuda:
         torch.cuda.set_device(case.device)
+        case.when_released.append(torch.cuda.empty_cache)
     make = steps(case, attend, layout)
     with refusals(), context():
         if compiles:
