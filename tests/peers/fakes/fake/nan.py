@@ -1,0 +1,16 @@
+"""One value of the output is NaN."""
+
+import math
+
+from . import _shared
+from ._shared import ABOUT, THREADS, describe  # noqa: F401
+
+
+class Run(_shared.Run):
+    def output(self):
+        super().output()
+        self.case.view("out").cast("f")[0] = math.nan
+
+
+def prepare(case):
+    return _shared.prepare(case, Run)
