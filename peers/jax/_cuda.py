@@ -58,8 +58,7 @@ class DeviceRun(_cpu.HostRun):
         The allocator's peak cannot be set back; from its level on, every further byte shows.
         """
         used, peak = self.statistics()
-        with jax.default_device(self.device):
-            return jax.block_until_ready(jnp.zeros((max(0, peak - used),), jnp.uint8))
+        return jax.block_until_ready(jnp.zeros((max(0, peak - used),), jnp.uint8))
 
     def grown(self):
         """Most bytes in use during a call, beyond those before it."""

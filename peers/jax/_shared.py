@@ -111,9 +111,17 @@ def refusals():
 
 def surroundings(case):
     """The context round every loop of calls."""
-    if case.dtype != "f32":
-        return contextlib.nullcontext
-    return functools.partial(jax.default_matmul_precision, F32_PRECISION)
+
+    @contextlib.contextmanager
+    def context():
+        # Else what jax makes itself on the way would lie on a GPU while the case is the CPU's.
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(jax.default_device(device(case)))
+            if case.dtype == "f32":
+                stack.enter_context(jax.default_matmul_precision(F32_PRECISION))
+            yield
+
+    return context
 
 
 def pull(pullback, gradient):

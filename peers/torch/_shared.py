@@ -27,6 +27,8 @@ REFUSAL = re.compile(
 )
 # Where torch's own sources warned; Python's warnings lack it.
 WARNING_ORIGIN = re.compile(r"\s*\(Triggered internally at [^)]*\)\.?")
+# torch.compile wraps the message that matters in a page of advice.
+WRAPPED = re.compile(r"raised exception \w+\(['\"](.*?)['\"]\)")
 SDPA = "scaled_dot_product"
 MOST_NAMES = 6
 # Operators that compute nothing, and the frames that torch draws round those that do.
@@ -161,7 +163,8 @@ def refusals():
             hints = [WARNING_ORIGIN.sub("", hint) for hint in hints if WARNING_ORIGIN.search(hint)]
             # Two backends' headings stand before the reasons of the one that was asked for.
             hints = [hint for hint in hints if not hint.endswith(("not used because:", "runtime disabled."))]
-            text = " ".join(str(error).split("\n\nSet TORCH")[0].split())
+            wrapped = WRAPPED.search(str(error))
+            text = wrapped[1] if wrapped else " ".join(str(error).split("\n\nSet TORCH")[0].split())
             raise Unsupported(" ".join([f"torch: {text}"] + hints)) from None
 
 
