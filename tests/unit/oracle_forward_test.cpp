@@ -337,7 +337,8 @@ TEST(OraclePlain, RoundsScoresProbabilitiesAndOutput) {
   EXPECT_NEAR(rows->lse[0], 1.3132616875182228, 1e-6);  // of the rounded scores
 }
 
-// Round the places where anything may go wrong: every value of the narrow type, the midpoints, and their neighbours.
+// Round the places where anything may go wrong: every value of the narrow type, the midpoints, and their
+// neighbours.
 template <class Store>
 void expect_rounding_as_in_core() {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
@@ -345,14 +346,16 @@ void expect_rounding_as_in_core() {
     const float next = to_float(Store{static_cast<std::uint16_t>(bits + 1)});
     if (!std::isfinite(exact)) continue;
     const float middle = std::isfinite(next) ? exact + (next - exact) / 2 : exact * 1.0005F;
-    for (const float value : {exact, middle, std::nextafterf(middle, 0), std::nextafterf(middle, 2 * middle)}) {
+    for (const float value :
+         {exact, middle, std::nextafterf(middle, 0), std::nextafterf(middle, 2 * middle)}) {
       const float expected = static_cast<float>(to_double(from_double<Store>(value)));
       const float got = rounded<float, Store>(value);
       ASSERT_EQ(std::bit_cast<std::uint32_t>(got), std::bit_cast<std::uint32_t>(expected)) << value;
     }
   }
   for (const float value : {INFINITY, -INFINITY, 65520.0F, 65519.99F, -1e30F, 3.4e38F})
-    EXPECT_EQ((rounded<float, Store>(value)), static_cast<float>(to_double(from_double<Store>(value)))) << value;
+    EXPECT_EQ((rounded<float, Store>(value)), static_cast<float>(to_double(from_double<Store>(value))))
+        << value;
   EXPECT_TRUE(std::isnan(rounded<float, Store>(std::nanf(""))));
 }
 TEST(OraclePlain, RoundsAsTheCoreDoes) {
