@@ -211,10 +211,18 @@ Need need_of(const AttentionProblem& problem, std::size_t workspace_bytes) {
   Need need{.input_bytes = input_bytes(problem), .workspace_bytes = workspace_bytes};
   if (need.input_bytes == std::numeric_limits<std::size_t>::max()) return need;
   // Truth, plain and their differences: about three fp64 values an element of a verified row.
-  const auto rows = static_cast<std::size_t>(problem.batch) * static_cast<std::size_t>(problem.heads) *
-                    static_cast<std::size_t>(std::min<std::int64_t>(problem.seq_q, 256));
-  need.reference_bytes = rows * static_cast<std::size_t>(problem.head_dim_v) * 3 * sizeof(double) +
-                         static_cast<std::size_t>(problem.seq_kv) * 64;
+  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+  const auto rows = [&](std::int64_t heads, std::int64_t length) {
+    return size(problem.batch) * size(heads) * size(std::min<std::int64_t>(length, 256));
+  };
+  std::size_t elements = rows(problem.heads, problem.seq_q) * size(problem.head_dim_v);
+  std::size_t statistics = 0;  // backward keeps four fp64 values of each query
+  if (problem.direction == Direction::backward) {
+    elements = rows(problem.heads, problem.seq_q) * size(problem.head_dim) +
+               rows(problem.kv_heads, problem.seq_kv) * size(problem.head_dim + problem.head_dim_v);
+    statistics = size(problem.batch) * size(problem.heads) * size(problem.seq_q) * 4 * sizeof(double);
+  }
+  need.reference_bytes = elements * 3 * sizeof(double) + statistics + size(problem.seq_kv) * 64;
   return need;
 }
 
@@ -235,7 +243,11 @@ double estimate_seconds(const Case& one, const std::vector<Contender>& contender
   const double elements =
       static_cast<double>(need_of(p, 0).input_bytes) / static_cast<double>(size_of(p.dtype));
   // Inputs at 50 M elements a second; truth and plain at most a second, at about 1 GFLOP/s a thread.
-  double seconds = elements / 50e6 + std::min(1.0, 2 * cost(p).flops / (1e9 * threads));
+  // Gradients may need more for the fewest rows.
+  double seconds = elements / 50e6;
+  seconds += p.direction == Direction::backward
+                 ? gradient_reference_seconds(p, 1.0, static_cast<int>(threads))
+                 : std::min(1.0, 2 * cost(p).flops / (1e9 * threads));
   for (const Contender& contender : contenders) {
     if (!contender.may_run()) continue;
     const double call = speeds.call_ms(contender, one) / 1000;

@@ -44,7 +44,7 @@ class SpeedBook {
 };
 
 struct Need {
-  std::size_t input_bytes = 0;      // q, k, v, out, lse with their guard bands
+  std::size_t input_bytes = 0;      // of all tensors with their guard bands
   std::size_t reference_bytes = 0;  // fp64 truth of the verified rows
   std::size_t workspace_bytes = 0;  // of one contender
   [[nodiscard]] double total() const;

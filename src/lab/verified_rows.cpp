@@ -158,6 +158,21 @@ std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& p, double seco
   return query_rows(p, fitting(p.seq_q, seconds, all));
 }
 
+double gradient_reference_seconds(const AttentionProblem& p, double seconds, int threads) {
+  const GradientSeconds each(p);
+  const double pairs = cost(p).pairs / resolve(threads);
+  const double all = pairs * (each.query + each.key);
+  if (all <= seconds) return all;
+  const double heads =
+      std::min(1.0, 2.0 / static_cast<double>(p.batch * p.kv_heads));  // of which keys are named
+  const auto part = [](std::int64_t length) {
+    return std::min(1.0, static_cast<double>(2 * kLeastRowsPerHead) / static_cast<double>(length));
+  };
+  const double least =
+      pairs * (heads * (each.statistics + part(p.seq_kv) * each.key) + part(p.seq_q) * each.query);
+  return std::max(seconds, least);
+}
+
 oracle::GradientRows gradient_rows_to_verify(const AttentionProblem& p, double seconds, int threads) {
   if (p.batch <= 0 || p.heads <= 0) return {};
   const GradientSeconds each(p);

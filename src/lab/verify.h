@@ -26,6 +26,9 @@ std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& problem, doubl
 oracle::GradientRows gradient_rows_to_verify(const AttentionProblem& problem, double seconds = 1.0,
                                              int threads = 0);
 
+// About how long truth and plain of those rows take: `seconds`, or more where even the fewest rows need it.
+double gradient_reference_seconds(const AttentionProblem& problem, double seconds = 1.0, int threads = 0);
+
 // Errors of plain over the rows, of few rows the worst of up to sixteen orders of summation; and what a
 // contender may have.
 struct Limits {

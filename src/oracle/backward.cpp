@@ -176,8 +176,11 @@ class Backward {
       const RowId& row = groups.row(group, r);
       Real* dout = w.dout.data() + static_cast<std::int64_t>(w.wanted.size()) * channels;
       convert(formula_.args.dout, row.batch, row.query, row.head, dout, 1);
+      // From the last channel on, unlike dP: where one key has all the weight the two are equal, and summed
+      // alike they would cancel without the rounding errors that any other way of computing them has.
       Real delta = 0;
-      for (std::int64_t x = 0; x < channels; ++x) delta += w.rows.out[count_of(r * channels + x)] * dout[x];
+      for (std::int64_t x = channels - 1; x >= 0; --x)
+        delta += w.rows.out[count_of(r * channels + x)] * dout[x];
       w.deltas[count_of(r)] = delta;
       if (QueryStatistics<Real>* kept = statistics(row); kept != nullptr)
         *kept = {w.rows.statistics[count_of(r)], delta};
