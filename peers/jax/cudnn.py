@@ -2,6 +2,7 @@
 
 from . import _start
 
+DEVICES = ("cuda",)
 ABOUT = "jax.nn.dot_product_attention, implementation cudnn, jitted; on a GPU alone"
 THREADS = "fixed"
 LIBRARY_CALL = "__cudnn$fmha"

@@ -2,6 +2,7 @@
 
 from . import _start
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "jax.nn.dot_product_attention, implementation xla, jitted"
 THREADS = "fixed"
 

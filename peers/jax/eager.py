@@ -2,6 +2,7 @@
 
 from . import _start
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "jnp matmul, softmax, matmul, op by op, with an explicit mask; all scores in memory"
 THREADS = "fixed"
 

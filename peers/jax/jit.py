@@ -2,6 +2,7 @@
 
 from . import _start
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "jnp matmul, softmax, matmul under jax.jit, with an explicit mask"
 THREADS = "fixed"
 

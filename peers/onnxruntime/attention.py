@@ -5,6 +5,7 @@ import onnx
 from .. import _arrays
 from . import _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "onnxruntime's Attention operator (ONNX opset 23); on a CPU no bf16"
 THREADS = "dynamic"
 

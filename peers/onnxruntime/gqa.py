@@ -12,6 +12,7 @@ from .. import _arrays
 from .._errors import Unsupported
 from . import _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "onnxruntime's com.microsoft.GroupQueryAttention: prompts, and steps with a cache; on a CPU no bf16"
 THREADS = "dynamic"
 

@@ -6,6 +6,7 @@ from .. import _arrays
 from .._errors import Unsupported
 from . import _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "onnxruntime's com.microsoft.MultiHeadAttention; no grouped heads; on a CPU f32 alone"
 THREADS = "dynamic"
 # Above this share of queries the operator's own transposes of K and V cost less than its other path.

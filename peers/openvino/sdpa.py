@@ -10,6 +10,7 @@ from openvino import opset13
 from .. import _arrays, _cpu
 from .._errors import Unsupported, first_lines
 
+DEVICES = ("cpu",)
 ABOUT = "OpenVINO's opset13 ScaledDotProductAttention on its CPU plugin; no grouped heads"
 THREADS = "dynamic"
 DEVICE = "CPU"

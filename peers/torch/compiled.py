@@ -2,6 +2,7 @@
 
 from . import _compile, _eager, _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "matmul, softmax, matmul under torch.compile (inductor, default mode), with an explicit mask"
 THREADS = "fixed"
 

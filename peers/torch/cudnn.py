@@ -5,6 +5,7 @@ from torch.nn.attention import SDPBackend
 from .._errors import Unsupported
 from . import _shared
 
+DEVICES = ("cuda",)
 ABOUT = "torch's scaled_dot_product_attention, cuDNN backend"
 THREADS = "dynamic"
 OPERATOR = "aten::_scaled_dot_product_cudnn_attention"

@@ -4,6 +4,7 @@ import re
 
 from . import _eager, _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "matmul, softmax, matmul in torch, with an explicit mask; all scores in memory"
 THREADS = "dynamic"
 FUSED = re.compile(_shared.SDPA)

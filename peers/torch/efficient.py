@@ -6,6 +6,7 @@ from torch.nn.attention.bias import causal_lower_right
 from .._errors import Fallback, Unsupported
 from . import _shared
 
+DEVICES = ("cuda",)
 ABOUT = "torch's scaled_dot_product_attention, memory-efficient backend (CUTLASS kernels)"
 THREADS = "dynamic"
 # The second of each is what torch calls for causal at the bottom right.

@@ -6,6 +6,7 @@ from torch.nn.attention.bias import causal_lower_right
 from .._errors import Unsupported
 from . import _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "torch's scaled_dot_product_attention, flash backend (FlashAttention-2 on CUDA, torch's own on CPU)"
 THREADS = "dynamic"
 # The f32 of CUDA has no flash kernel; torch says so itself, case by case.

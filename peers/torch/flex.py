@@ -9,6 +9,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from .._errors import Unsupported
 from . import _compile, _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "torch's FlexAttention under torch.compile; blocks that a mask hides are skipped"
 THREADS = "fixed"
 UNFUSED = re.compile("softmax|aten::bmm|aten::matmul|" + _shared.SDPA)

@@ -6,6 +6,7 @@ from torch.nn.attention import SDPBackend
 
 from . import _shared
 
+DEVICES = ("cpu", "cuda")
 ABOUT = "torch's scaled_dot_product_attention, math backend: its unfused reference; all scores in memory"
 THREADS = "dynamic"
 OPERATOR = "aten::_scaled_dot_product_attention_math"
