@@ -40,5 +40,4 @@ def layout(case):
 
 
 def note(case):
-    words = "a group's queries as rows of its kv head" if case.grouped else "BHSD copies"
-    return _shared.notes(words, "" if case.pattern == "full" else "explicit mask")
+    return "" if case.pattern == "full" else "explicit mask"

@@ -71,6 +71,8 @@ def bool_mask(case):
 class Heads:
     """Tensors as torch takes them: [batch, heads, seq, head_dim], views of the packed layout."""
 
+    words = "BSHD views"
+
     @staticmethod
     def load(case, name):
         return host_tensor(case, name).to(case.device).transpose(1, 2)
@@ -81,7 +83,12 @@ class Heads:
 
 
 class ContiguousHeads(Heads):
-    """The same, copied so that a head's rows lie side by side."""
+    """The same, copied so that a head's rows lie side by side.
+
+    On the host that is up to twice as fast for a flash kernel with one query, and 20 times for matmul in 16 bits.
+    """
+
+    words = "BHSD copies"
 
     @staticmethod
     def load(case, name):
@@ -91,6 +98,7 @@ class ContiguousHeads(Heads):
 class GroupRows(Heads):
     """The queries of a group as rows of their one kv head: [batch, kv_heads, groups * seq_q, head_dim]."""
 
+    words = "BHSD copies, a group's queries as rows of its kv head"
     FOLDED = ("q", "out", "dq", "dout")
 
     @classmethod
@@ -105,6 +113,11 @@ class GroupRows(Heads):
         if name in cls.FOLDED:
             tensor = tensor.reshape(case.batch, case.heads, case.seq_q, tensor.shape[-1])
         Heads.store(case, name, tensor)
+
+
+def fused_layout(case):
+    """On CUDA the fused kernels take either layout at the same speed: no reason to copy."""
+    return Heads if case.cuda else ContiguousHeads
 
 
 def steps(case, attend, layout):
@@ -223,7 +236,7 @@ def check(case, forward, names, wanted, forbidden):
     return ", ".join(own + (others if case.cuda or not own else []))
 
 
-def prepare(case, attend, layout=Heads, backend=None, wanted=None, forbidden=None, note="", compiles=False):
+def prepare(case, attend, layout, backend=None, wanted=None, forbidden=None, note="", compiles=False):
     """A run of `attend(q, k, v)`.
 
     wanted     wanted(backward) -> names of operators, one of which must have run; none: nothing to check
@@ -244,7 +257,7 @@ def prepare(case, attend, layout=Heads, backend=None, wanted=None, forbidden=Non
     if not case.backward:
         forward = names
     ran = check(case, forward, names, wanted, forbidden)
-    ran = notes(ran, note)
+    ran = notes(ran, layout.words, note)
     if not case.cuda:
         return _cpu.HostRun(case, step, writer(case, layout), ran, context)
     from . import _cuda

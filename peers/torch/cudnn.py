@@ -27,5 +27,6 @@ def prepare(case):
         )
     causal = case.pattern == "causal"
     attend = _shared.sdpa(case, is_causal=causal)
-    words = _shared.notes("BSHD views", "is_causal" if causal else "")
-    return _shared.prepare(case, attend, backend=SDPBackend.CUDNN_ATTENTION, wanted=operators, note=words)
+    layout, backend = _shared.fused_layout(case), SDPBackend.CUDNN_ATTENTION
+    words = "is_causal" if causal else ""
+    return _shared.prepare(case, attend, layout, backend, wanted=operators, note=words)

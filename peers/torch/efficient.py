@@ -22,9 +22,8 @@ def describe(threads):
 
 def prepare_as(case, arguments, words):
     attend = _shared.sdpa(case, **arguments)
-    words = _shared.notes("BSHD views", words)
-    backend = SDPBackend.EFFICIENT_ATTENTION
-    return _shared.prepare(case, attend, backend=backend, wanted=OPERATORS.__getitem__, note=words)
+    layout, backend = _shared.fused_layout(case), SDPBackend.EFFICIENT_ATTENTION
+    return _shared.prepare(case, attend, layout, backend, wanted=OPERATORS.__getitem__, note=words)
 
 
 def prepare(case):

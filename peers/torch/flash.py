@@ -42,5 +42,5 @@ def operators(case):
 def prepare(case):
     arguments, note = masking(case)
     attend = _shared.sdpa(case, **arguments)
-    note = _shared.notes("BSHD views", note)
-    return _shared.prepare(case, attend, backend=SDPBackend.FLASH_ATTENTION, wanted=operators(case), note=note)
+    layout, backend = _shared.fused_layout(case), SDPBackend.FLASH_ATTENTION
+    return _shared.prepare(case, attend, layout, backend, wanted=operators(case), note=note)

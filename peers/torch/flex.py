@@ -43,6 +43,7 @@ def prepare(case):
     function = _compile.compiled(flex_attention)
     arguments = {"scale": case.softmax_scale, "enable_gqa": case.grouped, "block_mask": block_mask(case)}
     attend = functools.partial(function, **arguments)
-    words = _shared.notes("BSHD views", "" if case.pattern == "full" else "block mask")
+    words = "" if case.pattern == "full" else "block mask"
+    layout = _shared.fused_layout(case)
     with _compile.compilers():
-        return _shared.prepare(case, attend, forbidden=UNFUSED, note=words, compiles=True)
+        return _shared.prepare(case, attend, layout, forbidden=UNFUSED, note=words, compiles=True)

@@ -29,5 +29,5 @@ def prepare(case):
     elif case.pattern != "full":
         arguments, words = {"attn_mask": _shared.bool_mask(case)}, "explicit mask"
     attend = _shared.sdpa(case, **arguments)
-    words = _shared.notes("BSHD views", words)
-    return _shared.prepare(case, attend, backend=SDPBackend.MATH, wanted=operators, forbidden=FUSED, note=words)
+    layout, backend = _shared.ContiguousHeads, SDPBackend.MATH
+    return _shared.prepare(case, attend, layout, backend, wanted=operators, forbidden=FUSED, note=words)
