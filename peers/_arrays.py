@@ -1,4 +1,4 @@
-"""numpy arrays for libraries that take them: aligned, in the layout a library likes, with every page in place.
+"""numpy arrays for libraries that take them: aligned, laid out as a library likes, every page in place.
 
 The copies are made before anything is timed, and their pages are written, so that no later reading of memory
 counts them.

@@ -1,6 +1,7 @@
 """Calls on a GPU through jax: dispatched one after the other, waited for once after the last of them."""
 
 import collections
+import ctypes
 import itertools
 import statistics
 import time
@@ -11,8 +12,23 @@ import jax.numpy as jnp
 from .. import _cpu
 
 LATENCY_SAMPLES = 15
-# Bytes between two uses of the same data in a cold case, in sizes of the last cache.
+# Bytes between two uses of the same data in a cold case, in sizes of the L2 cache.
 CACHES_BETWEEN = 2
+# Cases so small that more copies would be needed stay hot in part, and say so.
+MOST_COPIES = 1024
+# CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE of the CUDA driver.
+L2_CACHE_SIZE = 38
+
+
+def l2_cache_bytes(index):
+    """The size of a GPU's L2, which jax does not tell, from the driver."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    device, size = ctypes.c_int(), ctypes.c_int()
+    status = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), index)
+    status = status or driver.cuDeviceGetAttribute(ctypes.byref(size), L2_CACHE_SIZE, device)
+    if status != 0:
+        raise RuntimeError(f"cuDeviceGetAttribute: expected 0 for the L2 size of GPU {index}, came {status}")
+    return size.value
 
 
 class DeviceRun(_cpu.HostRun):
@@ -28,10 +44,8 @@ class DeviceRun(_cpu.HostRun):
         super().__init__(case, None, write, ran, context)
         self.steps = [step]
         if case.cold:
-            size = max(1, case.input_bytes + case.output_bytes)
-            more = -(-CACHES_BETWEEN * case.last_level_cache_bytes // size)
             with context():
-                self.steps += [make() for _ in range(more)]
+                self.steps += [make() for _ in range(self.copies() - 1)]
         self.turns = itertools.cycle(self.steps)
         # While an earlier output lives, the next one lies elsewhere.
         self.recent = collections.deque(maxlen=len(self.steps))
@@ -41,6 +55,17 @@ class DeviceRun(_cpu.HostRun):
     def cache_method(self):
         return "rotated" if self.case.cold else "reused"
 
+    def copies(self):
+        """How many copies of inputs and outputs put twice the L2 between two uses of the same bytes."""
+        own = max(1, self.case.input_bytes + self.case.output_bytes)
+        distance = CACHES_BETWEEN * l2_cache_bytes(int(self.case.device.partition(":")[2] or 0))
+        wanted = 1 + -(-distance // own)
+        if wanted > MOST_COPIES:
+            self.ran += (
+                f"; rotated over {MOST_COPIES} of the {wanted} copies that {CACHES_BETWEEN}x the L2 takes"
+            )
+        return min(wanted, MOST_COPIES)
+
     def dispatch(self):
         function, arguments = next(self.turns)
         self.recent.append(function(*arguments))
@@ -49,7 +74,9 @@ class DeviceRun(_cpu.HostRun):
     def statistics(self):
         told = self.device.memory_stats()
         if not told or "peak_bytes_in_use" not in told:
-            raise RuntimeError(f"memory_stats: expected peak_bytes_in_use of {self.device}, jax's allocator has none")
+            raise RuntimeError(
+                f"memory_stats: expected peak_bytes_in_use of {self.device}, jax's allocator has none"
+            )
         return told["bytes_in_use"], told["peak_bytes_in_use"]
 
     def fill_to_peak(self):
@@ -100,7 +127,7 @@ class DeviceRun(_cpu.HostRun):
         return {"ms": nanoseconds / 1e6, "calls": calls}
 
     def batch(self, calls):
-        """(nanoseconds, outputs of the last) of calls dispatched back to back; the device runs them in order."""
+        """(nanoseconds, outputs of the last) of calls dispatched at once; the device runs them in order."""
         dispatch = self.dispatch
         rounds = range(calls)
         outputs = None

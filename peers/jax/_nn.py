@@ -18,7 +18,11 @@ def masking(case):
     if case.pattern == "causal":
         return {"is_causal": True}, None, ", is_causal"
     if case.offset == 0 and case.left is not None and case.right == 0:
-        return {"is_causal": True, "local_window_size": (case.left, 0)}, None, ", is_causal, local_window_size"
+        return (
+            {"is_causal": True, "local_window_size": (case.left, 0)},
+            None,
+            ", is_causal, local_window_size",
+        )
     return {}, _shared.mask(case, rows_of_groups=False)[None, None], ", explicit mask"
 
 

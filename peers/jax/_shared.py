@@ -18,8 +18,8 @@ from .._errors import Fallback, Unsupported, first_lines
 # Within a GPU's f32, jax's own default is TF32: 10 bits of mantissa in place of 23.
 F32_PRECISION = "highest"
 REFUSAL = re.compile(
-    r"not supported|unsupported|support(s|ed)? only|only supports?|must (be|have|match)|should be|doesn't support|"
-    r"not implemented|UNIMPLEMENTED|NotImplementedError|cuDNN is not detected|Require",
+    r"not supported|unsupported|support(s|ed)? only|only supports?|must (be|have|match)|should be|"
+    r"doesn't support|not implemented|UNIMPLEMENTED|NotImplementedError|cuDNN is not detected|Require",
     re.IGNORECASE,
 )
 CALLED = re.compile(r'custom_call_target="([^"]+)"')
@@ -45,7 +45,7 @@ class Packed:
 
 
 class HeadsFirst:
-    """[batch, kv_heads, groups * seq, head_dim]: queries of a group are rows of the one kv head that they share."""
+    """[batch, kv_heads, groups * seq, head_dim]: queries of a group are rows of their one kv head."""
 
     note = "BHSD copies, a group's queries as rows of its kv head"
 
@@ -53,7 +53,9 @@ class HeadsFirst:
     def arrange(case, name, array):
         batch, seq, heads, head_dim = array.shape
         rows = seq * heads // case.kv_heads
-        return numpy.ascontiguousarray(array.transpose(0, 2, 1, 3)).reshape(batch, case.kv_heads, rows, head_dim)
+        return numpy.ascontiguousarray(array.transpose(0, 2, 1, 3)).reshape(
+            batch, case.kv_heads, rows, head_dim
+        )
 
     @staticmethod
     def restore(case, name, array):
@@ -81,7 +83,7 @@ def writer(case, layout):
 
 
 def mask(case, rows_of_groups):
-    """True where a query may see a key, on the device; a row for each row of the scores; None where all is seen."""
+    """True where a query may see a key, a row for each row of the scores; None where all is seen."""
     seen = case.mask()
     if seen is None:
         return None
@@ -155,7 +157,7 @@ class Program:
 
 
 def compiled_calls(function, arguments, required):
-    """The library calls that XLA compiled into the function, in words; an error where the required one is not asked."""
+    """The library calls that XLA compiled in, in words; an error where the required one is not asked."""
     lowered = function.lower(*arguments)
     if required is not None and required not in lowered.as_text():
         raise Fallback(f"expected a call of {required} in the compiled program, it has none")
@@ -178,14 +180,20 @@ def prepare(case, attend, layout, seen, note, compiled, required=None):
         # Compiles what is not compiled yet. jax keeps no memory of a call, so nothing of this one stays.
         jax.block_until_ready(function(*arguments))
     precision = f"; matmul precision {F32_PRECISION}" if case.dtype == "f32" and case.cuda else ""
-    cpus = "" if case.cuda else f"; CPUs by affinity, set before jax was imported: {len(os.sched_getaffinity(0))}"
+    cpus = (
+        ""
+        if case.cuda
+        else f"; CPUs by affinity, set before jax was imported: {len(os.sched_getaffinity(0))}"
+    )
     ran = f"{note}; {layout.note}{told}{precision}{cpus}"
     if case.cuda:
         from . import _cuda
 
         make = functools.partial(copies_of, case, program, seen, layout)
         return _cuda.DeviceRun(case, (function, arguments), make, writer(case, layout), ran, context)
-    return _cpu.HostRun(case, functools.partial(finished, function, arguments), writer(case, layout), ran, context)
+    return _cpu.HostRun(
+        case, functools.partial(finished, function, arguments), writer(case, layout), ran, context
+    )
 
 
 def copies_of(case, program, seen, layout):

@@ -1,7 +1,7 @@
 """Starting jax: what must be settled before it is imported.
 
-XLA makes as many threads as the process has CPUs, and takes no number. The process therefore keeps as many CPUs as
-it may use threads, one of each core first.
+XLA makes as many threads as the process has CPUs, and takes no number. The process therefore keeps as many
+CPUs as it may use threads, one of each core first.
 """
 
 import os

@@ -52,10 +52,14 @@ class Device:
         with open("/proc/self/maps", encoding="utf-8") as maps:
             found = re.search(r"\S*libcudart\S*", maps.read())
         if found is None:
-            raise RuntimeError("libcudart: expected it in the process, onnxruntime's CUDA provider has not loaded it")
+            raise RuntimeError(
+                "libcudart: expected it in the process, onnxruntime's CUDA provider has not loaded it"
+            )
         runtime = ctypes.CDLL(found.group())
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        status = runtime.cudaSetDevice(self.index) or runtime.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+        status = runtime.cudaSetDevice(self.index) or runtime.cudaMemGetInfo(
+            ctypes.byref(free), ctypes.byref(total)
+        )
         if status != 0:
             raise RuntimeError(f"cudaMemGetInfo: expected 0, came {status}")
         return total.value - free.value

@@ -1,4 +1,4 @@
-"""What the onnxruntime peers share: a model of one node, its session, bound tensors, and the check of what ran."""
+"""What the onnxruntime peers share: a model of one node, its session, its tensors, the check of what ran."""
 
 import collections
 import functools
@@ -43,7 +43,7 @@ Tensor = collections.namedtuple("Tensor", "name dtype array on_host", defaults=(
 
 
 def describe():
-    """The parts of hello that all onnxruntime peers have. Which dtype has no kernel it says itself, case by case."""
+    """The parts of hello that all have; which dtype has no kernel onnxruntime says itself, case by case."""
     return {
         "version": f"onnxruntime {onnxruntime.__version__}",
         "devices": [device for device, provider in PROVIDERS.items() if usable(provider)],
@@ -54,7 +54,7 @@ def describe():
 
 @functools.cache
 def usable(provider):
-    """Whether a session really gets the provider: one may be built in and lack its libraries or its device."""
+    """Whether a session really gets the provider, which may be built in and lack its device."""
     if provider not in onnxruntime.get_available_providers():
         return False
     node = onnx.helper.make_node("Identity", ["in"], ["out"])
@@ -108,7 +108,9 @@ class Bound:
         chosen.add_session_config_entry("session.disable_cpu_ep_fallback", "1" if case.cuda else "0")
         self.session = onnxruntime.InferenceSession(serialized, chosen, providers)
         if provider not in self.session.get_providers():
-            raise Fallback(f"expected the provider {provider}; the session has {self.session.get_providers()}")
+            raise Fallback(
+                f"expected the provider {provider}; the session has {self.session.get_providers()}"
+            )
         self.binding = self.session.io_binding()
         self.held = {}
         for bind, tensors in ((self.binding.bind_input, inputs), (self.binding.bind_output, outputs)):
@@ -153,8 +155,8 @@ def check(case, node, ran):
     provider = PROVIDERS[_device.Device(case.device).kind]
     if any(operator == CONVERSION for operator, _ in ran):
         raise Unsupported(
-            f"dtype: onnxruntime has no {node.op_type} of {case.dtype} on {provider}, it puts Cast nodes round one "
-            "of f32; take f32"
+            f"dtype: onnxruntime has no {node.op_type} of {case.dtype} on {provider}, it puts Cast "
+            "nodes round one of f32; take f32"
         )
     if ran != [(node.op_type, provider)]:
         saw = ", ".join(f"{operator} on {where}" for operator, where in ran) or "nothing"
@@ -186,7 +188,9 @@ class SessionRun(_cpu.HostRun):
     def call(self):
         reply = super().call()
         if self.case.cuda:
-            reply.update(peak_bytes=self.bound.device.taken(), peak_method="allocator", latency_ms=reply["ms"])
+            reply.update(
+                peak_bytes=self.bound.device.taken(), peak_method="allocator", latency_ms=reply["ms"]
+            )
         self.most = max(self.most, reply["peak_bytes"])
         return dict(reply, peak_bytes=self.most)
 
@@ -209,7 +213,9 @@ def refuse(case):
     if case.empty:
         raise Unsupported("sizes: expected none that is 0; onnxruntime is not asked for empty tensors")
     if case.empty_rows:
-        raise Unsupported("mask: expected a key for every query; the operator leaves a row without one undefined")
+        raise Unsupported(
+            "mask: expected a key for every query; the operator leaves a row without one undefined"
+        )
     if case.cuda and case.cold:
         raise Unsupported("cold: expected a case on the CPU; bound tensors on a GPU cannot be rotated")
 

@@ -1,8 +1,8 @@
 """onnxruntime.gqa: the contrib operator GroupQueryAttention.
 
-The operator is made for generation. With as many keys as queries it is given no cache (a prompt). With more keys, the
-earlier ones come in a cache and those of the queries themselves beside it; the operator writes these into the cache,
-which is bound as both past and present so that nothing else is copied.
+The operator is made for generation. With as many keys as queries it is given no cache (a prompt). With more
+keys, the earlier ones come in a cache and those of the queries themselves beside it; the operator writes
+these into the cache, which is bound as both past and present so that nothing else is copied.
 """
 
 import numpy
@@ -33,8 +33,8 @@ def masking(case):
     at_the_end = case.offset == case.seq_kv - case.seq_q
     if not at_the_end or case.right not in ((0, None) if case.seq_q == 1 else (0,)):
         raise Unsupported(
-            "causal, align, window: GroupQueryAttention takes no mask, or causal with the last query at the last key "
-            "(bottom_right) and a window to the left of it; came another"
+            "causal, align, window: GroupQueryAttention takes no mask, or causal with the last query at the "
+            "last key (bottom_right) and a window to the left of it; came another"
         )
     if case.left is None:
         return {}, "; causal"
@@ -64,7 +64,7 @@ def prepare(case):
     attributes, told = masking(case)
     inputs, caches = tensors(case)
     if caches:
-        note = f"cache of {case.seq_kv} keys shared by past and present, the last {case.seq_q} written by each call"
+        note = f"cache of {case.seq_kv} keys, both past and present, {case.seq_q} of them written by each call"
     else:
         note = "prompt without a cache, present outputs left out"
     names = [tensor.name for tensor in inputs]

@@ -18,7 +18,7 @@ def describe(threads):
 
 
 def keys_and_values(case):
-    """K and V as [batch, heads, seq, head_dim], or as [batch, seq, hidden] where that is faster or the only way."""
+    """K and V heads first, or as [batch, seq, hidden] where that is faster or the only way."""
     if case.head_dim_v != case.head_dim or MANY_QUERIES * case.seq_q >= case.seq_kv:
         return _arrays.folded, "BSHD"
     return _arrays.heads_first, "BSHD query, BHSD key and value"

@@ -19,7 +19,9 @@ TYPES = {"f32": openvino.Type.f32, "f16": openvino.Type.f16, "bf16": openvino.Ty
 CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
 # Parts of a compiled model that compute nothing.
 PLUMBING = ("Input", "Const", "Output")
-REFUSAL = re.compile(r"not compatible|not supported|unsupported|Unexpected|Expected|should|must", re.IGNORECASE)
+REFUSAL = re.compile(
+    r"not compatible|not supported|unsupported|Unexpected|Expected|should|must", re.IGNORECASE
+)
 # OpenVINO's messages begin with the places in its sources; the reason comes last.
 PLACES = re.compile(r"^(Exception from|Check ').*$", re.MULTILINE)
 
@@ -44,11 +46,13 @@ def refuse(case):
         raise Unsupported("sizes: expected none that is 0; OpenVINO is not asked for empty tensors")
     if case.grouped:
         raise Unsupported(
-            f"kv_heads: ScaledDotProductAttention takes as many as heads ({case.heads}), its shapes of K and V must "
-            f"fit those of Q; came {case.kv_heads}"
+            f"kv_heads: ScaledDotProductAttention takes as many as heads ({case.heads}), its shapes of "
+            f"K and V must fit those of Q; came {case.kv_heads}"
         )
     if case.empty_rows:
-        raise Unsupported("mask: expected a key for every query; the operation leaves a row without one undefined")
+        raise Unsupported(
+            "mask: expected a key for every query; the operation leaves a row without one undefined"
+        )
 
 
 def arrays(case):
@@ -91,12 +95,16 @@ def tensor(array, kind):
 
 
 def executed(compiled):
-    """The operations that the plugin made of the model, each with the kernel it chose and that kernel's precision."""
+    """What the plugin made of the model: operations, each with its kernel and the kernel's precision."""
     parts = []
     for operation in compiled.get_runtime_model().get_ordered_ops():
-        told = {key: value.astype(str) for key, value in operation.get_rt_info().items() if "astype" in dir(value)}
+        told = {
+            key: value.astype(str) for key, value in operation.get_rt_info().items() if "astype" in dir(value)
+        }
         if told.get("layerType") not in PLUMBING:
-            parts.append(f"{told.get('layerType', operation.get_type_name())} {told.get('primitiveType', 'unknown')}")
+            parts.append(
+                f"{told.get('layerType', operation.get_type_name())} {told.get('primitiveType', 'unknown')}"
+            )
     return " + ".join(parts)
 
 
