@@ -64,7 +64,7 @@ def prepare(case):
     attributes, told = masking(case)
     inputs, caches = tensors(case)
     if caches:
-        note = f"cache of {case.seq_kv} keys, both past and present, {case.seq_q} of them written by each call"
+        note = f"cache of {case.seq_kv} keys, both past and present, {case.seq_q} of them written each call"
     else:
         note = "prompt without a cache, present outputs left out"
     names = [tensor.name for tensor in inputs]
