@@ -30,6 +30,8 @@ WARNING_ORIGIN = re.compile(r"\s*\(Triggered internally at [^)]*\)\.?")
 # torch.compile wraps the message that matters in a page of advice.
 WRAPPED = re.compile(r"raised exception \w+\(['\"](.*?)['\"]\)")
 SDPA = "scaled_dot_product"
+# torch's own attention and products: a library with kernels of its own that ran these fell back.
+ATEN = re.compile(r"aten::(bmm|matmul|baddbmm|_softmax|_scaled_dot_product)")
 MOST_NAMES = 6
 # Operators that compute nothing, and the frames that torch draws round those that do.
 PLUMBING = re.compile(
@@ -80,6 +82,18 @@ class Heads:
     @staticmethod
     def store(case, name, tensor):
         host_tensor(case, name).copy_(tensor.detach().transpose(1, 2))
+
+
+class Packed:
+    """Tensors as they lie: [batch, seq, heads, head_dim]."""
+
+    @staticmethod
+    def load(case, name):
+        return host_tensor(case, name).to(case.device)
+
+    @staticmethod
+    def store(case, name, tensor):
+        host_tensor(case, name).copy_(tensor.detach())
 
 
 class ContiguousHeads(Heads):
