@@ -72,7 +72,7 @@ void convert_keys(const TensorView& view, std::int64_t batch, std::int64_t kv_he
 template <class Real, int kRows>
 void dot_rows(const Real* rows, const Real* keys, std::int64_t channels, Real* out) {
   // Spelled out as vectors: left to itself, g++ 12 takes f32 across channels and needs three times as long.
-  typedef Real Vector __attribute__((vector_size(16)));
+  using Vector [[gnu::vector_size(16)]] = Real;
   constexpr int kLanes = sizeof(Vector) / sizeof(Real);
   for (std::int64_t j = 0; j < kKeyBlock; j += 2 * kLanes) {
     Vector sum[kRows][2] = {};
