@@ -1,7 +1,7 @@
 """One case: sizes, what each query may see, and the tensors that both processes share.
 
-All tensors are packed [batch, seq, heads, head_dim]. Inputs are read and never written. numpy is imported where
-an array is asked for, so that a peer of plain Python needs none.
+All tensors are packed [batch, seq, heads, head_dim]. Inputs are read and never written. numpy is imported
+where an array is asked for, so that a peer of plain Python needs none.
 """
 
 import math
@@ -40,7 +40,9 @@ class Case:
     def __init__(self, description, memory=None):
         missing = [name for name in FIELDS if name not in description]
         if missing:
-            raise ValueError(f"case: expected the field {missing[0]}, it is missing; the program and worker.py differ")
+            raise ValueError(
+                f"case: expected the field {missing[0]}, none came; program and worker.py differ"
+            )
         self.description = description
         for name in FIELDS:
             setattr(self, name, description[name])
@@ -57,7 +59,7 @@ class Case:
         self.memory = map_shared(shared["path"], shared["bytes"]) if memory is None else memory
 
     def _band(self):
-        """(offset, left, right): query i sees the keys from i + offset - left to i + offset + right; None is open."""
+        """(offset, left, right): query i sees keys i + offset - left to i + offset + right; None is open."""
         left = self.window_left if self.window_left >= 0 else None
         right = self.window_right if self.window_right >= 0 else None
         if self.causal:
@@ -68,12 +70,12 @@ class Case:
         if right is not None and offset + right >= self.seq_kv - 1:
             right = None
         if (left, right) != (None, None) and self.seq_q != self.seq_kv and self.align == "unspecified":
-            raise Unsupported("align: expected top_left or bottom_right where seq_q != seq_kv and a mask is set")
+            raise Unsupported("align: expected top_left or bottom_right where seq_q != seq_kv under a mask")
         return offset, left, right
 
     @property
     def pattern(self):
-        """full, causal (first query sees the first key alone), causal_bottom_right, or band (any other window).
+        """full, causal (the first query sees one key), causal_bottom_right, or band (any other window).
 
         A mask that hides nothing is full: causal with one query at the bottom right, say.
         """
@@ -93,8 +95,9 @@ class Case:
     @property
     def empty_rows(self):
         """Whether some query sees no key at all."""
-        first = 0 + self.offset + (self.right if self.right is not None else self.seq_kv)
-        last = self.seq_q - 1 + self.offset - (self.left if self.left is not None else self.seq_q + self.seq_kv)
+        first = self.offset + (self.right if self.right is not None else self.seq_kv)
+        # An open left side reaches the first key from any query.
+        last = self.seq_q - 1 + self.offset - self.left if self.left is not None else 0
         return self.seq_q > 0 and (self.seq_kv == 0 or first < 0 or last >= self.seq_kv)
 
     @property
@@ -160,7 +163,8 @@ class Case:
             end += math.prod(rows[name]) * ITEM_BYTES[tensors[name]["dtype"]]
             end += -end % ALIGNMENT
         description = dict(self.description, tensors=tensors, causal=False, cold=False, window_left=-1)
-        return Case(dict(description, window_right=-1, align="unspecified", **sizes), bytearray(max(end, ALIGNMENT)))
+        description.update(window_right=-1, align="unspecified", **sizes)
+        return Case(description, bytearray(max(end, ALIGNMENT)))
 
     def release(self):
         memory, self.memory = self.memory, bytearray()

@@ -7,11 +7,12 @@ A peer is a file peers/<set>/<name>.py with
 
     ABOUT = "one line"
     THREADS = "dynamic" or "fixed"     fixed: the library takes the number of threads once, when it starts
-    def describe(threads)              {"version", "devices", "dtypes", "directions"}; threads: what the worker started with
-    def prepare(case)                  a run (see _cpu.HostRun): timer, regime, cache_method, ran, call, time, output, release
+    def describe(threads)              {"version", "devices", "dtypes", "directions"}; threads: as started
+    def prepare(case)                  a run, as _cpu.HostRun is one: timer, regime, cache_method, ran,
+                                       call, time, output, release
 
-and may import from .. (_case, _cpu, _errors) and from its own set (. _shared). HEADWISE_PEERS names another folder
-with sets, which is looked at first.
+and may import from .. (_case, _cpu, _errors) and from its own set (. _shared). HEADWISE_PEERS names another
+folder with sets, which is looked at first.
 """
 
 import os
@@ -37,7 +38,7 @@ OVERHEAD_MOST_CALLS = 200
 
 
 def mount():
-    """Makes the peers importable as one package; returns the folders that hold sets, the first of them first."""
+    """Makes the peers importable as one package; returns the folders that hold sets."""
     folders = [os.path.abspath(folder) for folder in (os.environ.get("HEADWISE_PEERS"), FOLDER) if folder]
     package = types.ModuleType(PACKAGE)
     package.__path__ = folders
@@ -144,9 +145,10 @@ class Worker:
             raise refused(f"kv_dtype: {name} takes that of q ({self.case.dtype}); came {self.case.kv_dtype}")
 
     def overhead(self):
-        """Median milliseconds of one call with next to nothing to do; None where the peer refuses so small a case."""
+        """Median milliseconds of a call with next to nothing to do; None where the peer takes none so small."""
         case = self.case
-        key = (case.device, case.threads, case.dtype, case.direction, case.head_dim, case.head_dim_v, case.grouped)
+        key = (case.device, case.threads, case.dtype, case.direction, case.head_dim, case.head_dim_v)
+        key += (case.grouped,)
         if key not in self.overheads:
             try:
                 self.overheads[key] = self.measure_overhead(case.smallest())
@@ -208,7 +210,7 @@ def main(arguments):
     folders = mount()
     describing = len(arguments) == 2 and arguments[0] == "--describe"
     if not describing and (len(arguments) != 1 or arguments[0].startswith("-")):
-        sys.stderr.write("worker.py: expected <set>.<name> or --describe <set>, came " + repr(arguments) + "\n")
+        sys.stderr.write(f"worker.py: expected <set>.<name> or --describe <set>, came {arguments}\n")
         return 3
     module = shared("_channel")
     module.current = module.Channel()

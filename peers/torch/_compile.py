@@ -15,7 +15,7 @@ torch._functorch.config.donated_buffer = False
 
 
 def compiled(function):
-    """The function compiled anew: past its limit of recompilations torch would run it uncompiled and say nothing."""
+    """The function compiled anew: past its limit of recompilations torch would run it uncompiled, unsaid."""
     torch._dynamo.reset()
     return torch.compile(function, fullgraph=True, dynamic=False)
 
@@ -28,7 +28,7 @@ def compilers():
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         if "Python.h" in text:
-            raise RuntimeError("torch.compile: Python.h is missing; install python3-dev (or this Python's headers)") from None
+            raise RuntimeError("torch.compile: Python.h is missing; install python3-dev") from None
         if "InvalidCxxCompiler" in text or "No working C++ compiler" in text:
             raise RuntimeError("torch.compile: no C++ compiler found; install g++") from None
         raise

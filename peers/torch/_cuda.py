@@ -1,4 +1,4 @@
-"""Calls on a CUDA device: graphs of many calls between events, the allocator's peak, latency of a plain call."""
+"""Calls on a CUDA device: graphs of calls between events, the allocator's peak, a plain call's latency."""
 
 import gc
 import math
@@ -21,7 +21,7 @@ class DeviceRun:
     """A prepared case on a CUDA device.
 
     make(copy) returns a step over inputs of its own: copy 0 those of the case, others equal ones elsewhere.
-    Everything is made and run on one side stream, as capture asks: a backward pass runs on the stream of its forward.
+    All is made and run on one side stream, as capture asks: a backward pass runs on its forward's stream.
     """
 
     regime = "sustained"
@@ -56,7 +56,7 @@ class DeviceRun:
         distance = L2_DISTANCE * torch.cuda.get_device_properties(self.case.device).L2_cache_size
         wanted = 1 + math.ceil(distance / own)
         if wanted > MOST_COPIES:
-            self.ran += f"; rotated over {MOST_COPIES} of the {wanted} copies that {L2_DISTANCE}x the L2 takes"
+            self.ran += f"; rotated over {MOST_COPIES} of {wanted} copies that {L2_DISTANCE}x the L2 takes"
         return min(wanted, MOST_COPIES)
 
     def _round(self, calls):
@@ -84,7 +84,7 @@ class DeviceRun:
         return start.elapsed_time(end)
 
     def _capture(self):
-        """Captures the calls; what launching costs the host made plain calls look longer, so a short graph grows once."""
+        """Captures the calls. Launching made plain calls look longer than they are: a short one grows once."""
         self.timer = "graph"
         try:
             self._capture_calls()
@@ -102,7 +102,7 @@ class DeviceRun:
             self.graph = None
             torch.cuda.synchronize()
             reason = " ".join(str(error).split())[:200]
-            self.ran += f"; timed by events round plain calls, since capturing a graph failed: {reason}"
+            self.ran += f"; events round plain calls, since capturing a graph failed: {reason}"
             with self.context(), torch.cuda.stream(self.stream):
                 self._round(len(self.steps))
                 self.graph_ms = max(1e-3, self._between_events(lambda: self._round(self.calls)))
@@ -149,7 +149,7 @@ class DeviceRun:
         return statistics.median(samples)
 
     def time(self, calls, lead_in_ms):
-        """Calls in whole graphs between two events; the lead-in is queued right before, so nothing idles between."""
+        """Calls in whole graphs between two events; the lead-in is queued right before, so nothing idles."""
         rounds = max(1, math.ceil(calls / self.calls))
         lead_in = math.ceil(lead_in_ms / self.graph_ms) if lead_in_ms > 0 else 0
         if self.graph is not None:

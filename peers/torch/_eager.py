@@ -17,13 +17,14 @@ def attention(q, k, v, scale, mask):
 
 
 def additive_mask(case):
-    """0 where a query may see a key and -inf elsewhere, a row for each row of the scores; None where all is seen."""
+    """0 where a query may see a key, -inf elsewhere, a row for each row of scores; None: all is seen."""
     seen = _shared.bool_mask(case)
     if seen is None:
         return None
     if case.empty_rows:
         raise Unsupported(
-            f"align, window: a row of the softmax without any key is NaN, so each query must see one; came {case.describe_mask()}"
+            "align, window: a row of the softmax without any key is NaN, so each query must see one; "
+            f"came {case.describe_mask()}"
         )
     mask = torch.zeros(seen.shape, dtype=_shared.DTYPES[case.dtype], device=seen.device)
     mask.masked_fill_(~seen, -math.inf)

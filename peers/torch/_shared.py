@@ -35,12 +35,12 @@ ATEN = re.compile(r"aten::(bmm|matmul|baddbmm|_softmax|_scaled_dot_product)")
 MOST_NAMES = 6
 # Operators that compute nothing, and the frames that torch draws round those that do.
 PLUMBING = re.compile(
-    r"^(aten::(empty|as_strided|view|_unsafe_view|reshape|transpose|permute|unsqueeze|slice|select|t|expand|to|copy_|"
-    r"detach|empty_like|empty_strided|_to_copy|clone|zeros|zeros_like|ones|ones_like|zero_|fill_|alias|resize_|"
-    r"result_type|contiguous|narrow|squeeze|_reshape_alias|matmul|softmax|scaled_dot_product_attention|new_\w+|"
-    r"resolve_conj|resolve_neg|item|_local_scalar_dense|is_nonzero)$|"
-    r"cuda[A-Z]|cu[A-Z]|Activity Buffer|Command Buffer|Lazy Function|Memcpy|Memset|\[memory\]|ProfilerStep|detach$|autograd::|\w+Backward0?$|"
-    r"Torch-Compiled|TorchDynamo|AOTDispatcher|Pregraph)"
+    r"^(aten::(empty|as_strided|view|_unsafe_view|reshape|transpose|permute|unsqueeze|slice|select|t|expand|"
+    r"to|copy_|detach|empty_like|empty_strided|_to_copy|clone|zeros|zeros_like|ones|ones_like|zero_|fill_|"
+    r"alias|resize_|result_type|contiguous|narrow|squeeze|_reshape_alias|matmul|softmax|"
+    r"scaled_dot_product_attention|new_\w+|resolve_conj|resolve_neg|item|_local_scalar_dense|is_nonzero)$|"
+    r"cuda[A-Z]|cu[A-Z]|Activity Buffer|Command Buffer|Lazy Function|Memcpy|Memset|\[memory\]|ProfilerStep|"
+    r"detach$|autograd::|\w+Backward[01]?$|Torch-Compiled|TorchDynamo|AOTDispatcher|Pregraph)"
 )
 COMPILED_GRAPH = re.compile(r"^## Call (\w+) .*")
 
@@ -65,7 +65,7 @@ def host_tensor(case, name):
 
 
 def bool_mask(case):
-    """The explicit mask on the case's device, True where a query may see a key; None where it may see all."""
+    """The explicit mask on the case's device, True where a query may see a key; None where all is seen."""
     mask = case.mask()
     return None if mask is None else torch.from_numpy(mask).to(case.device)
 
@@ -99,7 +99,7 @@ class Packed:
 class ContiguousHeads(Heads):
     """The same, copied so that a head's rows lie side by side.
 
-    On the host that is up to twice as fast for a flash kernel with one query, and 20 times for matmul in 16 bits.
+    On the host that is up to twice as fast for a flash kernel with one query, 20 times for matmul in 16 bits.
     """
 
     words = "BHSD copies"
@@ -184,12 +184,15 @@ def refusals():
         try:
             yield
         except (RuntimeError, NotImplementedError, ValueError) as error:
-            if not REFUSAL.search(f"{type(error).__name__}: {error}") or isinstance(error, torch.OutOfMemoryError):
+            if not REFUSAL.search(f"{type(error).__name__}: {error}") or isinstance(
+                error, torch.OutOfMemoryError
+            ):
                 raise
             hints = [str(entry.message) for entry in told]
             hints = [WARNING_ORIGIN.sub("", hint) for hint in hints if WARNING_ORIGIN.search(hint)]
             # Two backends' headings stand before the reasons of the one that was asked for.
-            hints = [hint for hint in hints if not hint.endswith(("not used because:", "runtime disabled."))]
+            noise = ("not used because:", "runtime disabled.")
+            hints = [hint for hint in hints if not hint.endswith(noise)]
             wrapped = WRAPPED.search(str(error))
             text = wrapped[1] if wrapped else " ".join(str(error).split("\n\nSet TORCH")[0].split())
             raise Unsupported(" ".join([f"torch: {text}"] + hints)) from None
@@ -231,7 +234,7 @@ def computing(names):
 def check(case, forward, names, wanted, forbidden):
     """An error unless what the profiler saw is the named peer. Returns what a timed call ran, in words.
 
-    forward: what the forward pass ran; names: what a timed call ran, which is the backward pass in its direction
+    forward: what the forward pass ran; names: what a timed call ran, the backward pass in its direction
     """
     directions = ((False, forward), (True, names)) if case.backward else ((False, names),)
     own = []
@@ -239,7 +242,9 @@ def check(case, forward, names, wanted, forbidden):
         choices = wanted(backward) if wanted is not None else ()
         own = [name for name in choices if name in seen]
         if choices and case.empty:
-            raise Unsupported("sizes: torch answers a case with a size of 0 before it reaches a kernel; came one")
+            raise Unsupported(
+                "sizes: torch answers a case with a size of 0 before it reaches a kernel; came one"
+            )
         if choices and not own:
             saw = ", ".join(computing(seen)) or "nothing"
             raise Fallback(f"expected {' or '.join(choices)} to run; the profiler saw {saw}")
@@ -281,7 +286,7 @@ def prepare(case, attend, layout, backend=None, wanted=None, forbidden=None, not
 
 
 def sdpa(case, **arguments):
-    """torch's own function, as every peer of one backend calls it; no Python frame of ours in the timed loop."""
+    """torch's own function, as every peer of one backend calls it; no frame of ours in the timed loop."""
     arguments.update(scale=case.softmax_scale, enable_gqa=case.grouped)
     return functools.partial(scaled_dot_product_attention, **arguments)
 

@@ -31,7 +31,10 @@ def row(case, q, k, v, query, width):
     top = max(scores, default=0.0)
     weights = [math.exp(score - top) for score in scores]
     total = math.fsum(weights)
-    return [math.fsum(w * v[key][i] for w, key in zip(weights, keys)) / total if keys else 0.0 for i in range(width)]
+    return [
+        math.fsum(w * v[key][i] for w, key in zip(weights, keys)) / total if keys else 0.0
+        for i in range(width)
+    ]
 
 
 def attention(case):
