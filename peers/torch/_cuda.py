@@ -84,7 +84,7 @@ class DeviceRun:
         return start.elapsed_time(end)
 
     def _capture(self):
-        """Captures the calls. Launching made plain calls look longer than they are: a short one grows once."""
+        """Captures the calls. Launching made plain calls look longer: a short graph grows once."""
         self.timer = "graph"
         try:
             self._capture_calls()

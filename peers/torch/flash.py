@@ -29,8 +29,8 @@ def masking(case):
     if case.pattern == "causal_bottom_right" and case.seq_q <= case.seq_kv:
         return {"attn_mask": causal_lower_right(case.seq_q, case.seq_kv)}, "causal_lower_right"
     raise Unsupported(
-        "window, align: torch's flash backend on CUDA takes causal at the top left with seq_q = seq_kv, or at "
-        f"the bottom right with seq_q <= seq_kv, and no window; came {case.describe_mask()}"
+        "window, align: torch's flash backend on CUDA takes causal at the top left with seq_q = seq_kv, or "
+        f"at the bottom right with seq_q <= seq_kv, and no window; came {case.describe_mask()}"
     )
 
 

@@ -1,7 +1,8 @@
 """Every peer whose library is installed, on small cases against attention from its formula.
 
 HEADWISE_ENVIRONMENTS names the folder with <set>/bin/python; the default is build/peers, where make peers
-puts them. HEADWISE_PEER_DEVICE is the device, cpu or cuda:0. Arguments narrow it: libraries_check.py torch.flash
+puts them. HEADWISE_PEER_DEVICE is the device, cpu or cuda:0.
+Arguments narrow it: libraries_check.py torch.flash jax.jit
 No part of ctest: compiling a shape takes half a minute, and there are many.
 """
 
