@@ -13,6 +13,7 @@ from .. import _cpu
 
 LATENCY_SAMPLES = 15
 # Bytes between two uses of the same data in a cold case, in sizes of the L2 cache.
+MOST_KEPT_BYTES = 2 << 30
 CACHES_BETWEEN = 2
 # Cases so small that more copies would be needed stay hot in part, and say so.
 MOST_COPIES = 1024
@@ -78,6 +79,11 @@ class DeviceRun(_cpu.HostRun):
                 f"memory_stats: expected peak_bytes_in_use of {self.device}, jax's allocator has none"
             )
         return told["bytes_in_use"], told["peak_bytes_in_use"]
+
+    def keeps_memory(self):
+        """Whether the allocator, which gives nothing back, has grown so far that other peers would lack it."""
+        _, peak = self.statistics()
+        return peak > MOST_KEPT_BYTES
 
     def fill_to_peak(self):
         """An array that brings the bytes in use up to their peak so far.

@@ -57,6 +57,8 @@ def usable(provider):
     """Whether a session really gets the provider, which may be built in and lack its device."""
     if provider not in onnxruntime.get_available_providers():
         return False
+    if provider == PROVIDERS["cuda"] and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA's libraries as packages, which the loader does not find by itself
     node = onnx.helper.make_node("Identity", ["in"], ["out"])
     tensors = [Tensor(name, "f32", numpy.zeros(1, numpy.float32)) for name in ("in", "out")]
     try:

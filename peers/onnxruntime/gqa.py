@@ -63,8 +63,15 @@ def prepare(case):
     _shared.refuse(case)
     attributes, told = masking(case)
     inputs, caches = tensors(case)
+    presents = caches
     if caches:
         note = f"cache of {case.seq_kv} keys, both past and present, {case.seq_q} of them written each call"
+    elif case.cuda:
+        # The CUDA kernel insists on writing the cache of the prompt.
+        presents = [
+            _shared.Tensor("present_" + name, case.dtype, _arrays.heads_first(case, name)) for name in "kv"
+        ]
+        note = "prompt without a cache, present outputs written"
     else:
         note = "prompt without a cache, present outputs left out"
     names = [tensor.name for tensor in inputs]
@@ -73,7 +80,7 @@ def prepare(case):
     node = onnx.helper.make_node(
         "GroupQueryAttention",
         names,
-        ["out", *(tensor.name for tensor in caches)],
+        ["out", *(tensor.name for tensor in presents)],
         domain=_shared.CONTRIB,
         num_heads=case.heads,
         kv_num_heads=case.kv_heads,

@@ -389,7 +389,7 @@ class CaseRun {
 
   // What is worth knowing of a good row.
   static std::string remark(const Row& row, double median_ms, std::int64_t repeats) {
-    if (row.overhead_ms.value_or(0) > kMostOverhead * median_ms) {
+    if (overhead_decides(row)) {
       return fmt::format(
           "not ranked: calling it takes {:.3g} ms with next to nothing to do, {:.0f} % of its time",
           *row.overhead_ms, 100 * *row.overhead_ms / median_ms);

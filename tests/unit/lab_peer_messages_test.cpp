@@ -64,7 +64,9 @@ TEST(PeerMessages, AnAnswerIsRead) {
   EXPECT_EQ(reply->calls, 4);
   EXPECT_EQ(reply->peak_bytes, 0);
   EXPECT_FALSE(reply->latency_ms.has_value());
+  EXPECT_FALSE(reply->restart);
   EXPECT_TRUE(parse_reply(R"({"id":3,"status":"ok","latency_ms":null})").ok());
+  EXPECT_TRUE(parse_reply(R"({"id":3,"status":"ok","restart":true})")->restart);
 }
 
 TEST(PeerMessages, WhatIsNoAnswerIsRefusedByName) {

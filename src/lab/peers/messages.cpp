@@ -39,6 +39,11 @@ class Reader {
       found->is_string() ? void(value = found->get<std::string>()) : wrong(name, "a string");
     }
   }
+  void read(const char* name, bool& value) {
+    if (const Json* found = find(name)) {
+      found->is_boolean() ? void(value = found->get<bool>()) : wrong(name, "true or false");
+    }
+  }
   void read(const char* name, std::vector<std::string>& value) {
     const Json* found = find(name);
     if (found == nullptr) return;
@@ -155,6 +160,7 @@ Result<PeerReply> parse_reply(std::string_view line) {
     reader.read(name, *value);
   for (const auto& [name, value] : {std::pair{"peak_bytes", &reply.peak_bytes}, {"calls", &reply.calls}})
     reader.read(name, *value);
+  reader.read("restart", reply.restart);
   if (!reader.problem().empty()) return no(reader.problem());
   if (!id) return no("expected an id");
   if (reply.status.empty()) return no("expected a status");

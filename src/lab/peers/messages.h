@@ -36,6 +36,8 @@ struct PeerReply {
   std::string peak_method;
   std::optional<double> ms, latency_ms, clock_mhz;
   std::optional<std::int64_t> peak_bytes, calls;
+  // release: its library keeps so much memory that others would lack it
+  bool restart = false;
 };
 
 std::string prepare_message(std::int64_t id, const Case& one, const std::vector<SharedTensor>& tensors,

@@ -25,6 +25,7 @@ class Peer {
   // Sends a request (made from its id) and takes the answer; the worker stands still before and after. A
   // reply of another status than ok is a failure too.
   Result<PeerReply> ask(const std::function<std::string(std::int64_t id)>& request, double seconds);
+  void stop() { worker_.reset(); }  // the next ready() starts it anew
   [[nodiscard]] const PeerReply& hello() const { return hello_; }
   [[nodiscard]] std::string_view failed_as() const { return failed_as_; }
   [[nodiscard]] const std::string& name() const { return name_; }

@@ -58,7 +58,9 @@ void wait_until_quiet() {
 PeerWork::~PeerWork() {
   if (!prepared_) return;
   // One that cannot even let go is killed by ask().
-  (void)peer_.ask([](std::int64_t id) { return plain_message(id, "release"); }, kStallSeconds);
+  const Result<PeerReply> reply =
+      peer_.ask([](std::int64_t id) { return plain_message(id, "release"); }, kStallSeconds);
+  if (reply && reply->restart) peer_.stop();
 }
 
 Status PeerWork::fail(std::string_view row_status, std::string message) {
