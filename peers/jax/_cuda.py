@@ -39,6 +39,8 @@ class DeviceRun(_cpu.HostRun):
     make   makes another such step, over tensors of its own
     """
 
+    # Of a clock on the host round calls that are queued back to back and waited for once.
+    timer = "queue"
     peak_method = "allocator"
 
     def __init__(self, case, step, make, write, ran, context):

@@ -87,4 +87,4 @@ def prepare(case):
         scale=case.softmax_scale,
         **attributes,
     )
-    return _shared.prepare(case, node, inputs, "BSHD", note + told, caches)
+    return _shared.prepare(case, node, inputs, "BSHD", note + told, presents)
