@@ -9,6 +9,7 @@
 
 #include "core/text.h"
 #include "lab/axes.h"
+#include "lab/insights_rows.h"
 
 namespace headwise::lab {
 namespace {
@@ -21,6 +22,15 @@ int order_of(const Field& field) {
   static const Field* const first = find_field("device");
   static const Field* const last = find_field("cache");
   return &field >= first && &field <= last ? 0 : 2;
+}
+
+// A row without a rank for the cost of calling it has a time, of which no speed is made.
+std::string cell_of(const Row& row, const Field& field) {
+  if (unranked_by_overhead(row)) {
+    if (field.name == "status") return "not ranked";
+    if (field.name == "tokens_per_s" || field.name == "tflops" || field.name == "gb_per_s") return "-";
+  }
+  return display(row, field);
 }
 
 bool constant(const Column& column) {
@@ -46,7 +56,7 @@ std::vector<Column> make_columns(const std::vector<Row>& rows) {
                   .order = order_of(field)};
     column.width = column.title.size();
     for (const Row& row : rows) {
-      column.cells.push_back(display(row, field));
+      column.cells.push_back(cell_of(row, field));
       column.width = std::max(column.width, column.cells.back().size());
     }
     columns.push_back(std::move(column));

@@ -11,7 +11,7 @@ namespace headwise::lab {
 struct Column {
   const Field* field = nullptr;
   std::string title;
-  std::vector<std::string> cells;  // one a row, as display() has them
+  std::vector<std::string> cells;  // one a row, as display() has them; of rows without a rank, no speeds
   std::size_t width = 0;           // of title and cells
   int order = 0;                   // 0: the case; 1: who; 2: what was measured; 3: how it ended
   [[nodiscard]] bool numeric() const;

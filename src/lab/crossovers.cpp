@@ -49,14 +49,15 @@ std::string family_key(const ComparableRows& group) {
     const std::string name = name_of_word(word);
     if (name != "seq" && name != "seq-q" && name != "seq-kv") key += fmt::format(" {}", word);
   }
-  return fmt::format("{}\n{}\n{}\n{}\n{}", key, row.device, row.timer, row.regime, row.cache);
+  return fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}", key, row.device, row.direction, row.threads, row.timer,
+                     row.regime, row.cache);
 }
 
 // Words that the family's text tells in its own way, or that are the same for everybody.
 bool told(std::string_view word, bool threads_vary) {
-  static constexpr std::string_view kTold[] = {"dtype",      "kv-dtype", "heads", "kv-heads",
-                                               "head-dim",   "seq",      "seq-q", "seq-kv",
-                                               "head-dim-v", "align",    "causal"};
+  static constexpr std::string_view kTold[] = {"dtype",      "kv-dtype", "heads",  "kv-heads",
+                                               "head-dim",   "seq",      "seq-q",  "seq-kv",
+                                               "head-dim-v", "align",    "causal", "direction"};
   const std::string name = name_of_word(word);
   return std::find(std::begin(kTold), std::end(kTold), name) != std::end(kTold) || word == "inputs=normal" ||
          word == "batch=1" || (name == "threads" && !threads_vary);
@@ -66,6 +67,7 @@ std::string family_text(const ComparableRows& group, bool threads_vary) {
   const Row& row = *group.rows.front();
   std::string text = row.seq_q == row.seq_kv ? "prefill" : row.seq_q == 1 ? "decoding" : "";
   if (text.empty()) text = fmt::format("{} queries", row.seq_q);
+  if (row.direction != "forward") text += ", " + row.direction;
   if (row.causal && row.seq_q != 1) text += ", causal";
   text += row.kv_heads == row.heads ? fmt::format(", {} heads", row.heads)
                                     : fmt::format(", {} heads on {}", row.heads, row.kv_heads);
@@ -186,7 +188,9 @@ void judge(const std::vector<Point>& points, Crossover& c) {
 }
 
 // Who the contender is held against: the baseline's algorithm on its own instruction set, else the baseline.
+// Peers are held against nobody: of theirs, the best meets the best kernel (best_of).
 std::string opponent_of(const Row& contender, const Family& family) {
+  if (is_peer(contender)) return "";
   std::string algorithm = "unfused", baseline;
   for (const auto& [length, group] : family.by_length) {
     for (const Row* row : group->rows) {
@@ -205,6 +209,32 @@ std::string opponent_of(const Row& contender, const Family& family) {
     }
   }
   return other;
+}
+
+// The kernel, or the peer, of most lengths; of those, of the smallest geometric mean of time. nullptr: none.
+const Row* best_of(const Family& family, bool peer) {
+  struct Total {
+    const Row* row = nullptr;
+    int lengths = 0;
+    double log_ms = 0;
+  };
+  std::map<std::string, Total> totals;
+  for (const auto& [length, group] : family.by_length) {
+    for (const Row* row : group->rows) {
+      if (is_peer(*row) != peer) continue;
+      Total& total = totals[row->contender];
+      total.row = row;
+      ++total.lengths;
+      total.log_ms += std::log(*row->ms_median);
+    }
+  }
+  const Total* best = nullptr;
+  for (const auto& [ignored, total] : totals) {
+    if (best == nullptr || total.lengths > best->lengths ||
+        (total.lengths == best->lengths && total.log_ms < best->log_ms))
+      best = &total;
+  }
+  return best == nullptr ? nullptr : best->row;
 }
 
 Crossover compare(const Row& contender, const std::string& opponent, const Family& family) {
@@ -226,6 +256,18 @@ Crossover compare(const Row& contender, const std::string& opponent, const Famil
   return c;
 }
 
+// A row of each, in the order in which they appear.
+std::vector<const Row*> contenders_of(const Family& family) {
+  std::vector<const Row*> contenders;
+  std::set<std::string> seen;
+  for (const auto& [length, group] : family.by_length) {
+    for (const Row* row : group->rows) {
+      if (seen.insert(row->contender).second) contenders.push_back(row);
+    }
+  }
+  return contenders;
+}
+
 }  // namespace
 
 std::vector<Crossover> crossovers_of(const std::vector<ComparableRows>& groups, const ShortNames& names) {
@@ -233,32 +275,32 @@ std::vector<Crossover> crossovers_of(const std::vector<ComparableRows>& groups, 
   std::map<std::string, std::size_t> places;
   std::set<std::int64_t> threads;
   for (const ComparableRows& group : groups) {
-    threads.insert(group.rows.front()->threads);
+    if (group.rows.front()->threads > 0) threads.insert(group.rows.front()->threads);
     const auto [place, is_new] = places.emplace(family_key(group), families.size());
     if (is_new) families.emplace_back();
     families[place->second].by_length[group.rows.front()->seq_kv] = &group;
   }
   std::vector<Crossover> all;
   for (const Family& family : families) {
-    std::vector<const Row*> contenders;
-    std::set<std::string> seen;
-    for (const auto& [length, group] : family.by_length) {
-      for (const Row* row : group->rows) {
-        if (seen.insert(row->contender).second) contenders.push_back(row);
-      }
-    }
-    for (const Row* row : contenders) {
-      const std::string opponent = opponent_of(*row, family);
-      if (opponent.empty()) continue;
-      Crossover one = compare(*row, opponent, family);
-      if (one.lengths.size() < 2) continue;
+    const auto add = [&](const Row& row, const std::string& opponent) {
+      Crossover one = compare(row, opponent, family);
+      if (one.lengths.size() < 2) return;
       one.family = family_text(*family.by_length.begin()->second, threads.size() > 1);
       one.contender_name = names.of(one.contender);
       one.baseline_name = names.of(one.baseline);
       one.sentence = fmt::format("{}: {} is faster than {} {}.", one.family, one.contender_name,
                                  one.baseline_name, one.verdict);
       all.push_back(std::move(one));
+    };
+    const Row* kernel = best_of(family, false);
+    const Row* peer = best_of(family, true);
+    std::string met;
+    for (const Row* row : contenders_of(family)) {
+      const std::string opponent = opponent_of(*row, family);
+      if (!opponent.empty()) add(*row, opponent);
+      if (kernel != nullptr && row->contender == kernel->contender) met = opponent;
     }
+    if (kernel != nullptr && peer != nullptr && met != peer->contender) add(*kernel, peer->contender);
   }
   return all;
 }

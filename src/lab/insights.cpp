@@ -20,10 +20,15 @@ constexpr std::size_t kFamilies = 2;  // of a kind that are named; more are coun
 std::string use_text(const Recommendation& r, std::string& rival) {
   std::string text = r.use;
   if (!r.over_next) return text;
-  if (r.within_noise) return text + fmt::format(" (within noise of {})", r.next_name);
+  // Who may only take what Headwise has is told that, too.
+  const std::string own =
+      r.own_over_peer && r.own != r.next
+          ? fmt::format("; of Headwise's own, {} at {}", r.own_name, ratio_text(r.own_over_peer->value))
+          : "";
+  if (r.within_noise) return text + fmt::format(" (within noise of {}{})", r.next_name, own);
   const std::string whom = rival == r.next_name ? "" : " over " + r.next_name;
   rival = r.next_name;
-  return text + fmt::format(" ({}{})", ratio_text(r.over_next->value), whom);
+  return text + fmt::format(" ({}{}{})", ratio_text(r.over_next->value), whom, own);
 }
 
 // A line a dtype and setting: "Best for f32: avx512 flash for ...; scalar naive for ...".
@@ -42,7 +47,9 @@ std::string best_lines(const std::vector<Recommendation>& all, int columns) {
     for (const Recommendation* r : uses) {
       const bool same = r->contender == contender;
       if (!same) rival.clear();
-      line += same ? "," : fmt::format("{} {} for", contender.empty() ? "" : ";", r->contender_name);
+      line += same ? ","
+                   : fmt::format("{} {}{} for", contender.empty() ? "" : ";", r->peer ? "the peer " : "",
+                                 r->contender_name);
       contender = r->contender;
       line += " " + use_text(*r, rival);
     }
@@ -56,15 +63,18 @@ std::string memory_line(const std::vector<Recommendation>& all, int columns) {
   std::vector<std::pair<std::string, std::vector<std::string>>> answers;
   for (const Recommendation& r : all) {
     if (r.use != kLeastMemory) continue;
-    auto found = std::find_if(answers.begin(), answers.end(),
-                              [&](const auto& answer) { return answer.first == r.contender_name; });
-    if (found == answers.end()) found = answers.insert(answers.end(), {r.contender_name, {}});
+    const std::string who =
+        fmt::format("{}{}{}", r.peer ? "the peer " : "", r.contender_name,
+                    r.own.empty() ? "" : fmt::format(", of Headwise's own {}", r.own_name));
+    auto found =
+        std::find_if(answers.begin(), answers.end(), [&](const auto& answer) { return answer.first == who; });
+    if (found == answers.end()) found = answers.insert(answers.end(), {who, {}});
     if (std::find(found->second.begin(), found->second.end(), r.dtype) == found->second.end())
       found->second.push_back(r.dtype);
   }
   std::string line;
   for (const auto& [who, dtypes] : answers)
-    line += fmt::format("{} {} ({})", line.empty() ? "Least memory:" : ",", who, fmt::join(dtypes, ", "));
+    line += fmt::format("{} {} ({})", line.empty() ? "Least memory:" : ";", who, fmt::join(dtypes, ", "));
   return line.empty() ? "" : wrapped(line, " ", columns, 4) + "\n";
 }
 
@@ -117,7 +127,9 @@ std::string_view name(CrossoverKind kind) {
 Insights insights_of(const RunFile& file) {
   const std::vector<ComparableRows> groups = comparable_rows(file.rows);
   const ShortNames names(groups);
-  return {.crossovers = crossovers_of(groups, names), .recommendations = recommendations_of(groups, names)};
+  return {.crossovers = crossovers_of(groups, names),
+          .recommendations = recommendations_of(groups, names),
+          .peers = against_peers(file.rows, groups, names)};
 }
 
 std::string render_insights(const Insights& insights, int columns) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "core/text.h"
 
@@ -16,13 +15,27 @@ constexpr int kResamples = 200;
 
 std::string short_name(const Row& row) {
   const std::vector<std::string_view> parts = core::split(row.contender, '/');
-  if (row.kind != "kernel" || parts.size() != 4) return row.contender;
+  if (is_peer(row) || parts.size() != 4) return row.contender;
   return fmt::format("{} {}", parts[1], parts[2]);
 }
 
 double or_median(const OptionalNumber& end, const Row& row) { return end.value_or(*row.ms_median); }
 
 }  // namespace
+
+bool is_peer(const Row& row) { return row.kind == "peer"; }
+
+bool unranked_by_overhead(const Row& row) {
+  if (ranked(row) || !row.overhead_ms) return false;
+  Row free = row;
+  free.overhead_ms.reset();
+  return ranked(free);
+}
+
+std::string timing_key(const Row& row) {
+  return fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}", row.case_id, row.device, row.direction, row.threads,
+                     row.timer, row.regime, row.cache);
+}
 
 const Row* ComparableRows::find(const std::string& contender) const {
   for (const Row* row : rows) {
@@ -35,14 +48,24 @@ RowReference ComparableRows::reference(const Row& row) const {
   return {case_id, row.contender, static_cast<std::size_t>(&row - first_of_file)};
 }
 
+const Row* ComparableRows::fastest(bool peer) const {
+  const Row* best = nullptr;
+  for (const Row* row : rows) {
+    if (is_peer(*row) == peer && (best == nullptr || *row->ms_median < *best->ms_median)) best = row;
+  }
+  return best;
+}
+
+OptionalNumber ComparableRows::speedup(const Row& row) const {
+  return find(row.baseline) == nullptr ? OptionalNumber{} : row.speedup;
+}
+
 std::vector<ComparableRows> comparable_rows(const std::vector<Row>& rows) {
   std::vector<ComparableRows> groups;
   std::map<std::string, std::size_t> places;
   for (const Row& row : rows) {
     if (!ranked(row) || !std::isfinite(*row.ms_median) || *row.ms_median <= 0) continue;
-    const std::string key =
-        fmt::format("{}\n{}\n{}\n{}\n{}", row.case_id, row.device, row.timer, row.regime, row.cache);
-    const auto [place, is_new] = places.emplace(key, groups.size());
+    const auto [place, is_new] = places.emplace(timing_key(row), groups.size());
     if (is_new) groups.push_back({row.case_id, {}, rows.data()});
     std::vector<const Row*>& group = groups[place->second].rows;
     const auto same = std::find_if(group.begin(), group.end(),
@@ -87,6 +110,7 @@ ShortNames::ShortNames(const std::vector<ComparableRows>& groups) {
     for (const Row* row : group.rows) {
       const std::string name = short_name(*row);
       names_[row->contender] = name;
+      if (lab::is_peer(*row)) peers_.insert(row->contender);
       if (!owners.emplace(name, row->contender).second) ambiguous.insert(name);
     }
   }
@@ -107,6 +131,7 @@ std::string dtype_text(const Row& row) {
 }
 
 std::string ratio_text(double ratio) {
+  if (ratio < 0.0995) return fmt::format("{:.2g}x", ratio);
   return ratio < 9.95 ? fmt::format("{:.2f}x", ratio) : fmt::format("{:.0f}x", ratio);
 }
 

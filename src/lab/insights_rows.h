@@ -4,12 +4,21 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "lab/insights.h"
 
 namespace headwise::lab {
+
+bool is_peer(const Row& row);
+// Ran and passed, but calling it takes too much of its time (kMostOverhead) for a rank.
+bool unranked_by_overhead(const Row& row);
+
+// The case and all that must be equal for two times to be compared: device, direction, threads, timer,
+// regime, cache.
+std::string timing_key(const Row& row);
 
 // The ranked rows of one case that were timed alike, so that they may be compared; in the file's order.
 struct ComparableRows {
@@ -18,6 +27,10 @@ struct ComparableRows {
   const Row* first_of_file = nullptr;
   [[nodiscard]] const Row* find(const std::string& contender) const;  // nullptr: not ranked here
   [[nodiscard]] RowReference reference(const Row& row) const;
+  // The fastest kernel, or the fastest peer; nullptr: none was ranked here.
+  [[nodiscard]] const Row* fastest(bool peer) const;
+  // The row's speedup, where its baseline was timed alike.
+  [[nodiscard]] OptionalNumber speedup(const Row& row) const;
 };
 // In the file's order. Of a cell that was measured twice the later row counts.
 std::vector<ComparableRows> comparable_rows(const std::vector<Row>& rows);
@@ -38,9 +51,11 @@ class ShortNames {
   explicit ShortNames(const std::vector<ComparableRows>& groups);
   [[nodiscard]] std::string of(const Row& row) const;
   [[nodiscard]] std::string of(const std::string& contender) const;
+  [[nodiscard]] bool is_peer(const std::string& contender) const { return peers_.contains(contender); }
 
  private:
   std::map<std::string, std::string> names_;  // by contender
+  std::set<std::string> peers_;
 };
 
 std::string dtype_text(const Row& row);     // "bf16"; "bf16, kv int8"

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "lab/insights_rows.h"
 #include "lab/units.h"
 
 namespace headwise::lab {
@@ -25,6 +26,31 @@ std::string outcome(const Row& row, bool by_algorithm) {
   std::string text = fmt::format("{} {} ms", who, four_digits(*row.ms_median));
   if (row.speedup && row.contender != row.baseline) text += fmt::format(" ({:.2f}x)", *row.speedup);
   return text;
+}
+
+// "best of 9 peers torch.flash 0.35 ms (1.05x), 3 unsupported": a line of its own for each would hide the
+// kernels.
+std::string outcome_of_peers(const std::vector<const Row*>& peers) {
+  const Row* best = nullptr;
+  std::size_t in_rank = 0, overhead = 0;
+  std::map<std::string, std::size_t> others;
+  for (const Row* row : peers) {
+    if (ranked(*row)) {
+      ++in_rank;
+      if (best == nullptr || *row->ms_median < *best->ms_median) best = row;
+    } else if (unranked_by_overhead(*row)) {
+      ++overhead;
+    } else {
+      ++others[row->status];
+    }
+  }
+  std::vector<std::string> parts;
+  if (best != nullptr)
+    parts.push_back(fmt::format("best of {} {}", counted(in_rank, "peer"), outcome(*best, false)));
+  if (overhead > 0) parts.push_back(fmt::format("{} not ranked", counted(overhead, "peer")));
+  for (const auto& [status, count] : others)
+    parts.push_back(fmt::format("{} {}", counted(count, "peer"), status));
+  return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 }  // namespace
@@ -123,14 +149,18 @@ void Progress::draw(std::string_view doing) {
 }
 
 void Progress::end_case(const std::vector<Row>& rows) {
+  std::vector<const Row*> kernels, peers;
   std::set<std::string> algorithms;
-  for (const Row& row : rows) algorithms.insert(row.algorithm);
+  for (const Row& row : rows) {
+    (row.kind == "peer" ? peers : kernels).push_back(&row);
+    if (row.kind != "peer") algorithms.insert(row.algorithm);
+  }
   std::string text = fmt::format("{:>{}}/{}  {}:", index_ + 1, fmt::formatted_size("{}", labels_.size()),
                                  labels_.size(), labels_[index_]);
-  for (const Row& row : rows) {
+  for (std::size_t i = 0; i < kernels.size(); ++i)
     text +=
-        fmt::format("{} {}", &row == rows.data() ? "" : ",", outcome(row, algorithms.size() == rows.size()));
-  }
+        fmt::format("{} {}", i == 0 ? "" : ",", outcome(*kernels[i], algorithms.size() == kernels.size()));
+  if (!peers.empty()) text += fmt::format("{} {}", kernels.empty() ? "" : ";", outcome_of_peers(peers));
   line(terminal_.live ? cut_to(text, terminal_.columns) : text);
   finished_estimate_ += estimates_[index_];
 }

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 #include <set>
@@ -15,42 +14,7 @@
 namespace headwise::lab {
 namespace {
 
-using Groups = std::vector<const ComparableRows*>;
-
-constexpr std::array<std::string_view, 8> kUses = {
-    "full prefill",         "causal prefill", "windowed prefill",       "grouped-query prefill",
-    "prefill into a cache", "decoding",       "a real model's tensors", "structured inputs"};
 constexpr double kMemoryMatters = 1.1;  // times less: worth telling
-
-std::string_view use_of(const Row& row) {
-  if (row.inputs.starts_with("captured")) return kUses[6];
-  if (row.inputs.starts_with("structured")) return kUses[7];
-  if (row.seq_q == 1 && row.seq_kv > 1) return kUses[5];
-  if (row.seq_q != row.seq_kv) return kUses[4];
-  if (row.kv_heads != row.heads) return kUses[3];
-  if (row.window_left >= 0 || row.window_right >= 0) return kUses[2];
-  return row.causal ? kUses[1] : kUses[0];
-}
-
-// Qualities that are told where rows of the file differ in them, or where they are not the usual ones.
-struct Settings {
-  std::set<std::string> devices;
-  std::set<std::int64_t> threads;
-  explicit Settings(const std::vector<ComparableRows>& groups) {
-    for (const ComparableRows& group : groups) {
-      devices.insert(group.rows.front()->device);
-      threads.insert(group.rows.front()->threads);
-    }
-  }
-  [[nodiscard]] std::string of(const Row& row) const {
-    std::vector<std::string> parts;
-    if (row.direction != "forward") parts.push_back(row.direction);
-    if (devices.size() > 1) parts.push_back(row.device);
-    if (threads.size() > 1) parts.push_back(counted(static_cast<std::size_t>(row.threads), "thread"));
-    if (row.cache == "cold") parts.emplace_back("cold cache");
-    return fmt::format("{}", fmt::join(parts, ", "));
-  }
-};
 
 std::string cases_text(std::size_t count) { return counted(count, "case"); }
 
@@ -166,8 +130,9 @@ class TimeAdvice {
     }
     if (r.within_noise) prefer_less_memory(r);
     find_baseline(r);
-    r.verdict = r.within_noise ? tie_text(r) : lead_text(r, all);
-    add_rows(r, groups_, {r.contender, r.next, r.over_baseline ? baseline_ : r.next});
+    find_own(r, all);
+    r.verdict = (r.within_noise ? tie_text(r) : lead_text(r, all)) + own_text(r);
+    add_rows(r, groups_, {r.contender, r.next, r.over_baseline ? baseline_ : r.next, r.own});
     return r;
   }
 
@@ -208,6 +173,25 @@ class TimeAdvice {
     baseline_cases_ = comparison.cases;
   }
 
+  // The best kernel of those that met the recommended peer.
+  void find_own(Recommendation& r, const std::vector<Entrant>& all) const {
+    if (!names_.is_peer(r.contender)) return;
+    for (const Entrant& entrant : all) {
+      if (names_.is_peer(entrant.contender)) continue;
+      const Comparison comparison = compare(groups_, entrant.contender, r.contender);
+      if (comparison.cases == 0) continue;
+      r.own = entrant.contender;
+      r.own_over_peer = comparison.ratio;
+      return;
+    }
+  }
+
+  [[nodiscard]] std::string own_text(const Recommendation& r) const {
+    if (!r.own_over_peer) return "";
+    return fmt::format("; of Headwise's own, {} at {} of its speed", names_.of(r.own),
+                       interval_text(*r.own_over_peer));
+  }
+
   [[nodiscard]] std::string tie_text(const Recommendation& r) const {
     std::string text =
         fmt::format("{} and {} are within noise of each other, {} in {}", names_.of(r.contender),
@@ -225,7 +209,7 @@ class TimeAdvice {
     const Ratio shown = ahead ? *r.over_next
                               : Ratio{1 / r.over_next->value,
                                       {1 / r.over_next->interval.high, 1 / r.over_next->interval.low}};
-    std::string text = names_.of(r.contender);
+    std::string text = (names_.is_peer(r.contender) ? "the peer " : "") + names_.of(r.contender);
     if (first.cases > 1) text += fmt::format(", fastest in {} of {}", first.wins, cases_text(first.cases));
     text += ahead ? fmt::format(", {} over {}", interval_text(shown), names_.of(r.next))
                   : fmt::format(", though {} is {} faster", names_.of(r.next), interval_text(shown));
@@ -261,6 +245,24 @@ double memory_share(const Groups& groups, const std::string& contender) {
   return count == 0 ? 0 : std::exp(sum / count);
 }
 
+constexpr std::size_t kOthers = 3;  // whose memory is told beside the least
+
+// "; of Headwise's own, avx512 flash takes 1.20x as much": where a peer needs least, and none of the others
+// told is a kernel.
+void add_own_memory(Recommendation& r, const Groups& groups, const ShortNames& names,
+                    const std::vector<Entrant>& order) {
+  if (!names.is_peer(r.contender)) return;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    if (names.is_peer(order[i].contender)) continue;
+    const double ratio = memory_ratio(groups, r.contender, order[i].contender);
+    if (ratio <= 0) continue;
+    r.own = order[i].contender;
+    if (i <= kOthers) return;
+    r.verdict += fmt::format("; of Headwise's own, {} takes {} as much", names.of(r.own), ratio_text(ratio));
+    return;
+  }
+}
+
 // Nothing where fewer than two contenders have the figure. Who needs ten times the time of the fastest is no
 // advice. Two are compared in the cases that both ran,
 // so who ran in few may still be the least.
@@ -292,10 +294,9 @@ std::optional<Recommendation> memory_advice(const Groups& groups, const ShortNam
   r.contender = first.contender;
   r.cases = static_cast<std::int64_t>(first.cases);
   r.next = all[1].contender;
-  r.verdict = fmt::format("{}, {} of the least possible", names.of(first.contender),
-                          ratio_text(memory_share(groups, first.contender)));
+  r.verdict = fmt::format("{}{}, {} of the least possible", names.is_peer(first.contender) ? "the peer " : "",
+                          names.of(first.contender), ratio_text(memory_share(groups, first.contender)));
   if (first.cases > 1) r.verdict += fmt::format(" (geometric mean of {})", cases_text(first.cases));
-  constexpr std::size_t kOthers = 3;
   std::string_view separator = ";";
   for (std::size_t i = 1; i < std::min(all.size(), kOthers + 1); ++i) {
     const double ratio = memory_ratio(groups, first.contender, all[i].contender);
@@ -313,32 +314,11 @@ std::optional<Recommendation> memory_advice(const Groups& groups, const ShortNam
                                names.of(fast.front().contender));
     }
   }
-  std::set<std::string> told;
+  add_own_memory(r, groups, names, all);
+  std::set<std::string> told{r.own};
   for (std::size_t i = 0; i < std::min(all.size(), kOthers + 1); ++i) told.insert(all[i].contender);
   add_rows(r, groups, told);
   return r;
-}
-
-// One dtype in one setting: what a user has chosen before asking.
-struct Section {
-  std::string dtype, setting;
-  std::map<std::string_view, Groups> by_use;
-  Groups all;
-};
-
-std::vector<Section> sections_of(const std::vector<ComparableRows>& groups) {
-  const Settings settings(groups);
-  std::vector<Section> sections;
-  for (const ComparableRows& group : groups) {
-    const Row& row = *group.rows.front();
-    const std::string dtype = dtype_text(row), setting = settings.of(row);
-    auto found = std::find_if(sections.begin(), sections.end(),
-                              [&](const Section& s) { return s.dtype == dtype && s.setting == setting; });
-    if (found == sections.end()) found = sections.insert(sections.end(), {dtype, setting, {}, {}});
-    found->by_use[use_of(row)].push_back(&group);
-    found->all.push_back(&group);
-  }
-  return sections;
 }
 
 }  // namespace
@@ -351,7 +331,9 @@ std::vector<Recommendation> recommendations_of(const std::vector<ComparableRows>
       r.dtype = section.dtype;
       r.setting = section.setting;
       r.contender_name = names.of(r.contender);
+      r.peer = names.is_peer(r.contender);
       r.next_name = names.of(r.next);
+      r.own_name = names.of(r.own);
       put_sentence(r);
       all.push_back(std::move(r));
     };

@@ -130,6 +130,27 @@ std::string json_places(const std::vector<RowReference>& rows) {
   return joined(places);
 }
 
+std::string json_peers_standing(const AgainstPeers& peers) {
+  std::vector<std::string> duels, standings, remarks;
+  for (const PeerDuel& duel : peers.duels) {
+    duels.push_back(fmt::format(R"({{"label":{},"kernel":{},"peer":{},"ratio":{},"low":{},"high":{}}})",
+                                json_string(duel.label), duel.kernel.position, duel.peer.position,
+                                json_number(duel.ratio.value), json_number(duel.ratio.interval.low),
+                                json_number(duel.ratio.interval.high)));
+  }
+  for (const PeerStanding& standing : peers.standings) {
+    std::vector<RowReference> rows;
+    for (const PeerDuel& duel : standing.duels) rows.insert(rows.end(), {duel.kernel, duel.peer});
+    standings.push_back(fmt::format(R"({{"use":{},"dtype":{},"setting":{},"sentence":{},"rows":{}}})",
+                                    json_string(standing.use), json_string(standing.dtype),
+                                    json_string(standing.setting), json_string(standing.sentence),
+                                    json_places(rows)));
+  }
+  for (const std::string& remark : peers.remarks) remarks.push_back(json_string(remark));
+  return fmt::format(R"({{"verdict":{},"duels":{},"standings":{},"remarks":{}}})", json_string(peers.verdict),
+                     joined(duels), joined(standings), joined(remarks));
+}
+
 std::string json_insights(const Insights& insights) {
   std::vector<std::string> crossovers, recommendations;
   for (const Crossover& c : insights.crossovers) {
@@ -142,8 +163,8 @@ std::string json_insights(const Insights& insights) {
                                           json_string(r.use), json_string(r.dtype), json_string(r.setting),
                                           json_string(r.sentence), json_places(r.rows)));
   }
-  return fmt::format(R"({{"recommendations":{},"crossovers":{}}})", joined(recommendations),
-                     joined(crossovers));
+  return fmt::format(R"({{"recommendations":{},"crossovers":{},"peers":{}}})", joined(recommendations),
+                     joined(crossovers), json_peers_standing(insights.peers));
 }
 
 // What the page keeps of a row's samples: all of them in order, or kQuantiles of them at even steps of rank,
@@ -200,9 +221,9 @@ std::string report_data(const ReportInputs& inputs) {
   }
   for (const std::string& warning : inputs.file.warnings) warnings.push_back(json_string(warning));
   return fmt::format(
-      R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"peaks":{},"count":{},"columns":{},"quantiles":{},"insights":{}}})",
+      R"({{"schema":{},"source":{},"run":{},"warnings":{},"charts":{},"peaks":{},"most_overhead":{},"count":{},"columns":{},"quantiles":{},"insights":{}}})",
       json_string(kRowSchema), json_string(inputs.source), json_run(inputs.file.run), joined(warnings),
-      joined(charts), json_peaks(inputs.file.run.peaks), inputs.file.rows.size(),
+      joined(charts), json_peaks(inputs.file.run.peaks), json_number(kMostOverhead), inputs.file.rows.size(),
       json_columns(inputs.file.rows), json_quantiles(inputs.file.rows),
       json_insights(insights_of(inputs.file)));
 }

@@ -7,7 +7,9 @@
 //   count, columns             the rows by column: name, type, unit, help, values; `ranked` beside the fields
 //   quantiles                  a list a row: at most kQuantiles of its samples, in order
 //   insights                   recommendations and crossovers (insights.h): sentences and the places of
-//                              the rows that they stand on
+//                              the rows that they stand on; peers: the duels of the fastest kernel and peer
+//                              of a case, what they come to, and what they leave out
+//   most_overhead              the share of its time that calling a peer may take for a rank
 //
 // The text may stand inside a <script> element: no '<' is left in it.
 #pragma once

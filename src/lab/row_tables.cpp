@@ -80,6 +80,20 @@ std::string environment_lines(const Run& run) {
   return text + "\n</details>\n\n";
 }
 
+std::string peers_table(const std::vector<Row>& rows) {
+  const std::vector<PeerSummary> peers = peer_summaries(rows);
+  if (peers.empty()) return "";
+  std::string text = markdown_line({"peer", "version", "median speedup over the baseline", "ranked",
+                                    "not ranked: overhead", "did not run"}) +
+                     markdown_line({":--", ":--", "--:", "--:", "--:", "--:"});
+  for (const PeerSummary& peer : peers) {
+    text +=
+        markdown_line({markdown_cell(peer.peer), markdown_cell(peer.version), peer.speedup_text(),
+                       peer.ranked_text(), fmt::format("{}", peer.overhead), fmt::format("{}", peer.others)});
+  }
+  return text + "\n";
+}
+
 }  // namespace
 
 std::string rows_as_csv(const std::vector<Row>& rows) {
@@ -126,7 +140,10 @@ std::string rows_as_markdown(const RunFile& file) {
     text += markdown_line(cells);
   }
   text += "\nBold: the fastest of its case, or not to be told apart from it.\n\n";
-  const std::string summary = render_summary(rows, Terminal{});
+  text += peers_table(rows);
+  Terminal terminal;
+  terminal.columns = 100'000;  // Markdown breaks lines itself
+  const std::string summary = render_summary_without_peers(rows, terminal);
   for (const std::string_view line : core::split(summary, '\n')) {
     const std::size_t begin = line.find_first_not_of(' ');
     if (begin == std::string_view::npos) continue;

@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
-#include "core/text.h"
 #include "lab/columns.h"
-#include "lab/statistics.h"
-#include "lab/units.h"
+#include "lab/insights_rows.h"
 
 namespace headwise::lab {
 namespace {
@@ -67,32 +66,37 @@ std::string pad(const std::string& text, std::size_t width, bool right) {
 
 Color color_of(const Row& row, bool fastest) {
   if (row.status == row_status::kInaccurate || row.status == row_status::kError) return Color::red;
-  if (row.status != row_status::kOk) return Color::yellow;
+  if (row.status != row_status::kOk || unranked_by_overhead(row)) return Color::yellow;
   return fastest ? Color::green : Color::none;
 }
 
-// The fastest ranked row of each case.
+}  // namespace
+
 std::map<std::string, const Row*> leaders_of(const std::vector<Row>& rows) {
-  std::map<std::string, const Row*> best;
+  std::map<std::string, std::vector<const Row*>> alike;
+  std::map<std::string, std::set<std::string>> timings;  // of each case
   for (const Row& row : rows) {
     if (!ranked(row)) continue;
-    const Row*& leader = best[row.case_id];
-    if (leader == nullptr || *row.ms_median < *leader->ms_median) leader = &row;
+    alike[timing_key(row)].push_back(&row);
+    timings[row.case_id].insert(timing_key(row));
+  }
+  std::map<std::string, const Row*> best;
+  for (const auto& [key, rivals] : alike) {
+    if (rivals.size() < 2 && timings[rivals.front()->case_id].size() > 1) continue;
+    best[key] = *std::min_element(rivals.begin(), rivals.end(),
+                                  [](const Row* a, const Row* b) { return *a->ms_median < *b->ms_median; });
   }
   return best;
 }
-
-}  // namespace
 
 std::vector<bool> fastest_of_case(const std::vector<Row>& rows) {
   const std::map<std::string, const Row*> best = leaders_of(rows);
   std::vector<bool> marks;
   for (const Row& row : rows) {
-    const auto found = best.find(row.case_id);
-    const bool rival = ranked(row) && found != best.end();
-    marks.push_back(
-        rival && (&row == found->second || row.ms_low.value_or(*row.ms_median) <=
-                                               found->second->ms_high.value_or(*found->second->ms_median)));
+    const auto found = ranked(row) ? best.find(timing_key(row)) : best.end();
+    marks.push_back(found != best.end() && (&row == found->second ||
+                                            row.ms_low.value_or(*row.ms_median) <=
+                                                found->second->ms_high.value_or(*found->second->ms_median)));
   }
   return marks;
 }
@@ -127,107 +131,6 @@ std::string render_table(const std::vector<Row>& rows, const Terminal& terminal)
       line += " " + pad(column.cells[i], column.width, column.numeric()) + " ";
     text += colored(terminal, color_of(rows[i], fastest[i]), trimmed(line)) + "\n";
   }
-  return text;
-}
-
-namespace {
-
-std::string fastest_line(const std::vector<Row>& rows) {
-  const std::map<std::string, const Row*> best = leaders_of(rows);
-  if (best.empty()) return "";
-  std::map<std::string, int> wins;
-  for (const auto& [ignored, row] : best) ++wins[row->contender];
-  std::vector<std::pair<std::string, int>> order(wins.begin(), wins.end());
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a.second > b.second; });
-  std::string text = "Fastest (*): ";
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    text += fmt::format("{}{} in {}{}", i == 0 ? "" : ", ", order[i].first, order[i].second,
-                        i == 0 ? " of " + counted(best.size(), "case") : "");
-  }
-  return text + "\n";
-}
-
-std::string speedup_lines(const std::vector<Row>& rows) {
-  std::map<std::string, std::vector<double>> speedups;
-  for (const Row& row : rows) {
-    if (ranked(row) && row.speedup && row.contender != row.baseline) {
-      speedups[row.contender + " over " + row.baseline].push_back(*row.speedup);
-    }
-  }
-  std::string text;
-  for (const auto& [who, values] : speedups) {
-    const auto [low, high] = std::minmax_element(values.begin(), values.end());
-    text += fmt::format("Speedup: {}: median {:.2f}x ({:.2f}x to {:.2f}x in {})\n", who, median(values), *low,
-                        *high, counted(values.size(), "case"));
-  }
-  return text;
-}
-
-std::string verified_line(const std::vector<Row>& rows) {
-  std::size_t verified = 0;
-  std::map<std::string, int> statuses;
-  const Row* worst = nullptr;
-  const auto share = [](const Row& row) { return *row.error_max / *row.error_limit; };
-  for (const Row& row : rows) {
-    ++statuses[row.status];
-    if (row.status != row_status::kOk || !row.error_max) continue;
-    ++verified;
-    if (row.error_limit && *row.error_limit > 0 && (worst == nullptr || share(row) > share(*worst)))
-      worst = &row;
-  }
-  std::string text = fmt::format("Verified against fp64: {} of {} rows", verified, rows.size());
-  if (worst != nullptr) text += fmt::format("; the largest error is {:.2f} of its limit", share(*worst));
-  std::string others;
-  for (const auto& [status, count] : statuses) {
-    if (status != row_status::kOk)
-      others += fmt::format("{}{} {}", others.empty() ? "" : ", ", count, status);
-  }
-  return text + (others.empty() ? "" : "; " + others) + "\n";
-}
-
-std::string noise_line(const std::vector<Row>& rows) {
-  constexpr double kNoisy = 0.05;
-  std::size_t timed = 0, noisy = 0;
-  for (const Row& row : rows) {
-    if (!ranked(row) || !row.ms_low || !row.ms_high) continue;
-    ++timed;
-    if (*row.ms_high - *row.ms_low > kNoisy * *row.ms_median) ++noisy;
-  }
-  if (noisy == 0) return "";
-  return fmt::format(
-      "Noise: the median of {} of {} rows is known no better than to {:.0f} % (95 % interval)\n", noisy,
-      timed, 100 * kNoisy);
-}
-
-}  // namespace
-
-std::string render_summary(const std::vector<Row>& rows, const Terminal& terminal) {
-  std::string text;
-  const std::string lines = fastest_line(rows) + speedup_lines(rows) + noise_line(rows) + verified_line(rows);
-  for (const std::string_view line : core::split(std::string_view(lines).substr(0, lines.size() - 1), '\n'))
-    text += wrapped(line, " ", terminal.columns, 4) + "\n";
-  // Each reason once, with how many rows share it.
-  std::vector<std::pair<std::string, int>> reasons;
-  for (const Row& row : rows) {
-    if (row.status == row_status::kOk && (row.reason.empty() || !row.ms_median)) continue;
-    const std::string line = fmt::format("{}: {}: {}", row.status, row.contender, row.reason);
-    const auto found =
-        std::find_if(reasons.begin(), reasons.end(), [&](const auto& r) { return r.first == line; });
-    if (found == reasons.end()) {
-      reasons.emplace_back(line, 1);
-    } else {
-      ++found->second;
-    }
-  }
-  constexpr std::size_t kShown = 12;
-  for (std::size_t i = 0; i < std::min(reasons.size(), kShown); ++i) {
-    const auto& [line, count] = reasons[i];
-    const std::string counted = count == 1 ? line : fmt::format("{} ({} rows)", line, count);
-    text += "  " + colored(terminal, Color::yellow, counted) + "\n";
-  }
-  if (reasons.size() > kShown)
-    text += fmt::format("  and {} more reasons, in the rows\n", reasons.size() - kShown);
   return text;
 }
 

@@ -55,7 +55,7 @@ def row(cell, contender, **changes):
         "ms_median": ms, "ms_mean": ms * 1.01, "ms_min": ms * 0.97, "ms_p5": ms * 0.98, "ms_p95": ms * 1.06,
         "ms_p99": ms * 1.11, "ms_stddev": ms * 0.02, "ms_low": ms * 0.995, "ms_high": ms * 1.005,
         "samples_ms": [ms, ms * 1.01, ms * 0.99], "samples": 3, "repeats": 1, "warmups": 5, "stop": "interval",
-        "prepare_ms": 0.1, "verify_ms": 20.0, "tokens_per_s": cell["batch"] * seq_q / ms * 1e3,
+        "prepare_ms": 0.1, "verify_ms": 20.0, "overhead_ms": None, "latency_ms": None, "version": "", "tokens_per_s": cell["batch"] * seq_q / ms * 1e3,
         "tflops": flops / ms / 1e9, "gb_per_s": (inputs + outputs) / ms / 1e6,
         "input_bytes": inputs, "output_bytes": outputs, "workspace_bytes": workspace,
         "peak_bytes": inputs + outputs + workspace, "peak_allocated_bytes": inputs + outputs + workspace,
@@ -82,6 +82,8 @@ def with_speedups(rows):
         group = [made for made in rows if made["case"] == case and made["status"] == "ok"]
         base = [made["ms_median"] for made in group if made["contender"] == made["baseline"]]
         for made in group if base else []:
+            if made["reason"].startswith("not ranked"):
+                continue
             ratio = base[0] / made["ms_median"]
             made.update(speedup=ratio, speedup_low=ratio * 0.97, speedup_high=ratio * 1.03)
     return rows
@@ -155,6 +157,72 @@ def wide():
     return with_speedups(rows)
 
 
+PEERS = {  # name: (GFLOP/s at one thread, overhead in ms, peak memory beyond inputs and outputs in bytes)
+    "jax.dot_product_attention": (28.0, 0.012, 900_000), "jax.eager": (14.0, 0.05, 6_000_000), "jax.jit": (31.0, 0.011, 0),
+    "onnxruntime.attention": (61.0, 0.006, 1_000_000), "onnxruntime.gqa": (44.0, 0.008, 2_000_000), "onnxruntime.mha": (70.0, 0.009, 1_400_000),
+    "openvino.sdpa": (83.0, 0.9, 800_000),
+    "torch.compiled": (52.0, 0.02, 3_000_000), "torch.eager": (36.0, 0.013, 5_000_000), "torch.flash": (99.0, 0.008, 300_000),
+    "torch.flex": (66.0, 0.035, 2_500_000), "torch.math": (21.0, 0.019, 7_000_000),
+}
+VERSIONS = {"jax": "jax 0.0.0-test", "onnxruntime": "onnxruntime 0.0.0-test", "openvino": "openvino 0.0.0-test", "torch": "torch 0.0.0-test"}
+
+
+def scaled(made, factor):
+    """The row at `factor` times its speed."""
+    for field in [field for field in made if field.startswith("ms_")]:
+        made[field] /= factor
+    made["samples_ms"] = [sample / factor for sample in made["samples_ms"]]
+    for field in ("tokens_per_s", "tflops", "gb_per_s"):
+        made[field] *= factor
+    return made
+
+
+def peer(cell, name, **changes):
+    """A peer's row; one whose call costs more than 5 % of its time says that it is not ranked, as the runner does."""
+    rate, overhead, extra = PEERS[name]
+    made = row(cell, name)
+    made = scaled(made, rate * cell["threads"] / (made["tflops"] * 1e3))  # `row` knows no peer's rate
+    made.update(kind="peer", isa="", algorithm="", version=VERSIONS[name.split(".")[0]], ran=f"made-up operation of {name}", overhead_ms=overhead,
+                workspace_bytes=None, peak_allocated_bytes=None, peak_bytes=made["least_bytes"] + extra)
+    made.update(changes)
+    if made["overhead_ms"] > 0.05 * made["ms_median"]:
+        made["reason"] = f"not ranked: calling it takes {overhead:.3g} ms with next to nothing to do, {100 * overhead / made['ms_median']:.0f} % of its time"
+    return made
+
+
+def refused(cell, name, status, reason):
+    return failed(cell, name, status, reason) | {"kind": "peer", "isa": "", "algorithm": "", "version": VERSIONS.get(name.split(".")[0], "")}
+
+
+def peers_run():
+    """Kernels beside peers: ahead, behind, without a rank, unsupported, absent; a GPU whose timers differ; a gradient."""
+    rows = []
+    for dtype in ("f32", "bf16"):
+        for causal in (False, True):
+            for seq in (256, 1024, 4096):
+                typed = {"dtype": dtype, "kv_dtype": dtype}
+                cell = case(seq, causal) | typed
+                baseline = f"cpu/avx512/unfused/{dtype}"
+                for algorithm in ("flash", "unfused"):
+                    made = row(cell, f"cpu/avx512/{algorithm}/{dtype}", isa="avx512", algorithm=algorithm, baseline=baseline)
+                    rate = (180.0 if causal else 90.0) if algorithm == "flash" else 55.0
+                    rows.append(scaled(made, rate * cell["threads"] / (made["tflops"] * 1e3)))
+                rows += [peer(cell, name, baseline=baseline) for name in PEERS]
+                rows += [refused(cell, name, "unsupported", f"{name}: runs on no device that is here") for name in ("jax.cudnn", "torch.cudnn")]
+                rows += [refused(cell, name, "absent", "made is not installed; make peers PEERS=made installs it") for name in ("made.one", "made.two")]
+    for seq in (1024, 2048):
+        gpu = case(seq) | {"device": "cuda:0"}
+        gpu_row = lambda name, gpu=gpu, **changes: row(gpu, name, threads=0, baseline="", **changes)
+        rows.append(gpu_row("cuda/sm90/prefill/f32", timer="graph", isa="sm90", algorithm="prefill"))
+        rows.append(gpu_row("torch.flash", timer="graph", kind="peer", isa="", algorithm="", version=VERSIONS["torch"], latency_ms=0.02))
+        rows.append(gpu_row("torch.math", timer="events", kind="peer", isa="", algorithm="", version=VERSIONS["torch"]))
+    for seq in (256, 1024):
+        back = case(seq) | {"direction": "backward"}
+        rows.append(row(back, "cpu/avx512/flash_backward/f32", isa="avx512", algorithm="flash_backward", baseline=""))
+        rows.append(peer(back, "torch.flash", baseline=""))
+    return with_speedups(rows)
+
+
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"><!-- \u2028 {{data}}'
 
 
@@ -167,6 +235,7 @@ def hostile():
 KINDS = {
     "sweep": (run_line(), sweep),
     "wide": (run_line(), wide),
+    "peers": (run_line(), peers_run),
     "empty": (run_line(), list),
     "one": (run_line(), lambda: [row(case(256), "cpu/avx512/flash/f32")]),
     "failed": (run_line(), lambda: [failed(case(256), name, "unsupported", "not on this processor") for name in KERNELS]),

@@ -78,7 +78,7 @@ function family_note(chosen) {
   const parts = [];
   if (constant.length > 0) parts.push(`Same in every case: ${constant.join(", ")}.`);
   parts.push(`This choice has ${plural(inside.length, "row")}`
-      + (left_out.length > 0 ? `; not drawn: ${count_words(left_out.map((row) => (row.status === "ok" ? "without an error figure" : row.status))).map(([word, n]) => `${n} ${word}`).join(", ")} (see the table).` : ", all drawn."));
+      + (left_out.length > 0 ? `; not drawn: ${count_words(left_out.map((row) => (row.overhead_bound ? "not ranked for the cost of calling" : row.status === "ok" ? "without an error figure" : row.status.replaceAll("_", " ")))).map(([word, n]) => `${n} ${word}`).join(", ")} (see the table).` : ", all drawn."));
   return `${parts.join(" ")} A click on a point shows its row in the table.`;
 }
 
@@ -122,31 +122,49 @@ function draw_controls() {
 
 function swatch_of(style) {
   const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  swatch.setAttribute("viewBox", "-1.3 -1.3 2.6 2.6");
+  swatch.setAttribute("viewBox", "-1.4 -1.4 2.8 2.8");
   swatch.setAttribute("aria-hidden", "true");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", style.shape);
-  path.setAttribute("fill", style.color);
+  path.setAttribute("fill", style.fill);
+  path.setAttribute("stroke", style.color);
+  path.setAttribute("stroke-width", "0.24");
   swatch.append(path);
   return swatch;
 }
 
+function hide_series(names, hidden) {
+  for (const name of names) {
+    if (hidden) view.hidden.add(name);
+    else view.hidden.delete(name);
+  }
+  save_view();
+  draw_legend();
+  draw_all();
+}
+
+function legend_button([series, style]) {
+  const shown = !view.hidden.has(series);
+  return element("button", {type: "button", "aria-pressed": String(shown), title: shown ? "hide in the charts" : "show in the charts",
+    onclick: () => hide_series([series], shown)}, swatch_of(style), series, style.baseline ? element("span", {class: "tag"}, "baseline") : null);
+}
+
+// Kernels, then the peers of each library; where there are both, each group has a name that hides or shows it.
 function draw_legend() {
-  const focused = [...document.getElementById("legend").children].indexOf(document.activeElement);
+  const legend = document.getElementById("legend");
+  const buttons = () => [...legend.querySelectorAll("button")];
+  const focused = buttons().indexOf(document.activeElement);
   const present = new Set(drawn_rows.filter(passes).map((row) => row.series));
-  const buttons = [...styles].filter(([series]) => present.has(series)).map(([series, style]) => {
-    const shown = !view.hidden.has(series);
-    return element("button", {type: "button", "aria-pressed": String(shown), title: shown ? "hide in the charts" : "show in the charts",
-      onclick: () => {
-        if (shown) view.hidden.add(series);
-        else view.hidden.delete(series);
-        save_view();
-        draw_legend();
-        draw_all();
-      }}, swatch_of(style), series, style.baseline ? element("span", {class: "tag"}, "baseline") : null);
-  });
-  document.getElementById("legend").replaceChildren(...buttons);
-  if (focused >= 0) buttons[focused]?.focus();
+  const groups = [...group_by([...styles].filter(([series]) => present.has(series)), ([, style]) => style.library)];
+  legend.replaceChildren(...groups.map(([library, entries]) => {
+    const names = entries.map(([series]) => series);
+    const shown = names.some((name) => !view.hidden.has(name));
+    const title = library || "kernels";
+    const head = element("button", {type: "button", class: "group", "aria-pressed": String(shown), title: `${shown ? "hide" : "show"} all of them in the charts`,
+      onclick: () => hide_series(names, shown)}, title);
+    return element("div", {class: "legend-group", role: "group", "aria-label": title}, groups.length > 1 || library ? head : null, ...entries.map(legend_button));
+  }));
+  if (focused >= 0) buttons()[focused]?.focus();
 }
 
 function add_figure(source) {

@@ -33,7 +33,7 @@ function phase_label(row) {
 const heads_label = (row) => (row.kv_heads === row.heads ? `${row.heads}` : `${row.heads} on ${row.kv_heads} kv`);
 const head_dim_label = (row) => (row.head_dim_v === row.head_dim ? `${row.head_dim}` : `${row.head_dim}, v ${row.head_dim_v}`);
 const dtype_label = (row) => (row.kv_dtype === row.dtype ? row.dtype : `${row.dtype}, kv ${row.kv_dtype}`);
-const threads_label = (row) => (row.threads > 0 ? `${row.threads}` : "all");
+const threads_label = (row) => (row.threads > 0 ? `${row.threads}` : row.device === "cpu" ? "all" : "");
 
 function scale_label(row) {
   const usual = 1 / Math.sqrt(row.head_dim);
@@ -52,7 +52,7 @@ const kFamilyFields = [
   {name: "head_dim_label", title: "Head dim", shape: true, word: (v) => `d${v}`},
   {name: "dtype_label", title: "Dtype", word: (v) => v},
   {name: "batch", title: "Batch", usual: 1, word: (v) => `batch ${v}`},
-  {name: "threads_label", title: "Threads", word: (v) => (v === "1" ? "1 thread" : `${v} threads`)},
+  {name: "threads_label", title: "Threads", word: (v) => (v === "" ? "" : v === "1" ? "1 thread" : `${v} threads`)},
   {name: "inputs", title: "Inputs", word: (v) => v || "no inputs"},
   {name: "lengths", title: "Lengths", word: (v) => `lengths ${v || "equal"}`},
   {name: "page_size", title: "Page size", word: (v) => (v ? `pages of ${v}` : "not paged")},
@@ -68,7 +68,14 @@ const same_field = (field, row, other) => row[field.name] === other[field.name]
     || (field.timing === true && (row[field.name] === "" || other[field.name] === ""));
 
 // Timed alike in the same case: only such rows are compared with each other.
-const rank_key = (row) => [row.case, row.timer, row.regime, row.cache].join("\n");
+const rank_key = (row) => [row.case, row.device, row.direction, row.threads, row.timer, row.regime, row.cache].join("\n");
+
+// "torch" of the peer torch.flash; a kernel has none.
+const library_of = (row) => (row.kind === "peer" ? row.contender.split(".")[0] : "");
+
+// Ran and passed, but calling it takes too large a share of its time for a rank.
+const overhead_share = (row) => (row.overhead_ms > 0 && row.ms_median > 0 ? row.overhead_ms / row.ms_median : null);
+const is_overhead_bound = (row) => !row.ranked && row.status === "ok" && row.error_max != null && overhead_share(row) > page.most_overhead;
 
 function group_by(rows, key_of) {
   const groups = new Map();
@@ -99,7 +106,10 @@ function name_series(rows) {
 }
 
 function mark_fastest(rows) {
+  const timings = group_by(rows.filter((row) => row.ranked), (row) => row.case);
   for (const group of group_by(rows.filter((row) => row.ranked), rank_key).values()) {
+    // Alone in the way it was timed, while others of its case were timed in another: nobody it was faster than.
+    if (group.length === 1 && timings.get(group[0].case).some((row) => rank_key(row) !== rank_key(group[0]))) continue;
     const order = [...group].sort((a, b) => a.ms_median - b.ms_median);
     order[0].fastest = true;
     // Within noise: the interval of the second reaches into that of the first.
@@ -108,9 +118,30 @@ function mark_fastest(rows) {
   }
 }
 
+// A speedup over a baseline that was not timed alike is none, nor is one of a row without a rank.
+function drop_unlike_speedups(rows) {
+  const ranked = new Set(rows.filter((row) => row.ranked).map((row) => `${rank_key(row)}\n${row.contender}`));
+  const cases = new Set(rows.map((row) => `${row.case}\n${row.contender}`));
+  for (const row of rows) {
+    if (row.overhead_bound) row.speedup = row.speedup_low = row.speedup_high = null;
+    const known = cases.has(`${row.case}\n${row.baseline}`);  // a file may hold a part of a run
+    if (known && !ranked.has(`${rank_key(row)}\n${row.baseline}`)) row.speedup = row.speedup_low = row.speedup_high = null;
+  }
+}
+
+// The fastest kernel of a case over its fastest peer, as fields of the kernel's row.
+function attach_duels(rows) {
+  for (const {kernel, peer, ratio, low, high, label} of page.insights?.peers?.duels ?? []) {
+    Object.assign(rows[kernel], {over_peer: ratio, over_peer_low: low, over_peer_high: high, best_peer: rows[peer].series, best_peer_position: peer, case_label: label});
+  }
+}
+
 function derive(rows) {
   rows.forEach((row, i) => {
     row.position = i;
+    row.kind_label = row.kind === "peer" ? "peers" : "kernels";
+    row.library = library_of(row);
+    row.overhead_bound = is_overhead_bound(row);
     row.mask = mask_label(row);
     row.phase = phase_label(row);
     row.heads_label = heads_label(row);
@@ -121,17 +152,24 @@ function derive(rows) {
     const comparable = Number.isFinite(row.error_max) && row.error_limit > 0;
     row.error_share = comparable ? row.error_max / row.error_limit : null;
     row.quantiles_ms = page.quantiles[i];
-    // Both figures are over the same time, so this is FLOPs over the least possible bytes.
-    row.intensity = row.tflops > 0 && row.gb_per_s > 0 ? (1000 * row.tflops) / row.gb_per_s : null;
+    // Both figures are over the same time, so this is FLOPs over the least possible bytes; rounded, so that it is the
+    // same for all contenders of a case.
+    row.intensity = row.tflops > 0 && row.gb_per_s > 0 ? Number(((1000 * row.tflops) / row.gb_per_s).toPrecision(6)) : null;
     row.memory_share = row.peak_bytes > 0 && row.least_bytes > 0 ? row.peak_bytes / row.least_bytes : null;
     row.family = kFamilyFields.map((field) => row[field.name]).join("\n");
   });
   name_series(rows);
+  drop_unlike_speedups(rows);
   mark_fastest(rows);
+  attach_duels(rows);
   const varying = kFamilyFields.filter((field) =>
     new Set(rows.map((row) => row[field.name]).filter((value) => !field.timing || value !== "")).size > 1);
+  // Another device is always timed in another way: that is no news.
+  const of_device = group_by(rows, (row) => row.device);
+  const tells = (field, row) => row[field.name] !== field.usual && (!field.timing || field.name === "cache"
+      || of_device.get(row.device).some((other) => !same_field(field, row, other)));
   for (const row of rows) {
-    const named = varying.filter((field) => row[field.name] !== field.usual);
+    const named = varying.filter((field) => tells(field, row));
     const words = (shape) => named.filter((field) => Boolean(field.shape) === shape).map((field) => field.word(row[field.name]));
     // A chart may break the line at the semicolon.
     const parts = [words(true), words(false)].map((part) => part.filter(Boolean).join(", "));

@@ -15,18 +15,29 @@ const kShapes = [  // in a box of [-1, 1], the same for chart and legend
   "M-1.1,-.55H1.1V.55H-1.1Z",
 ];
 
-// Series in order of first appearance, each with one colour and shape for the whole page. Grey is the baseline's.
+const kLibraryColors = 6;
+const kDashes = [[6, 3], [2, 2], [9, 3, 2, 3], [4, 2]];  // of the peers of a library, in turn
+
+// Each series with one look for the whole page: kernels first, in order of first appearance, filled and with a colour
+// each (grey is the baseline's), which no peer changes; then peers by library, whose colour they share, hollow and
+// dashed.
 function series_styles() {
   const baselines = new Set(all_rows.filter((row) => row.contender === row.baseline).map((row) => row.series));
   const made = new Map();
   let next = 0;
-  for (const row of drawn_rows) {
+  for (const row of drawn_rows.filter((one) => one.kind !== "peer")) {
     if (made.has(row.series)) continue;
     const baseline = baselines.has(row.series);
     const color = baseline ? "var(--series-baseline)" : `var(--series-${next % kSeriesColors})`;
-    made.set(row.series, {color, baseline, shape: kShapes[made.size % kShapes.length]});
+    made.set(row.series, {color, fill: color, dash: [], width: 2.4, library: "", baseline, shape: kShapes[made.size % kShapes.length]});
     if (!baseline) next += 1;
   }
+  const libraries = group_by(drawn_rows.filter((row) => row.kind === "peer"), (row) => row.library);
+  [...libraries.keys()].sort(compare_values).forEach((library, place) => {
+    const color = `var(--peer-${place % kLibraryColors})`;
+    values_of(libraries.get(library), "series").forEach((series, i) => made.set(series,
+        {color, fill: "var(--page)", dash: kDashes[i % kDashes.length], width: 1.3, library, baseline: baselines.has(series), shape: kShapes[i % kShapes.length]}));
+  });
   return made;
 }
 const styles = series_styles();
@@ -37,7 +48,7 @@ function chart_of(file, spec) {
   return {
     file, spec, title: about.title ?? file, text: about.description ?? "", order: about.order ?? 1000,
     across: about.across ?? [], needs: about.needs ?? [], varies: about.varies ?? null, value: about.value ?? null, baseline: about.baseline ?? true,
-    roofs: about.roofs ?? null,
+    roofs: about.roofs ?? null, pair: about.pair ?? null,
   };
 }
 
@@ -50,7 +61,8 @@ function in_family(row, family, across) {
 
 function chart_rows(chart, family) {
   const rows = drawn_rows.filter((row) => passes(row) && in_family(row, family, chart.across) && !view.hidden.has(row.series)
-      && (chart.baseline || row.contender !== row.baseline) && chart.needs.every((field) => row[field] > 0));
+      && (chart.baseline || row.contender !== row.baseline) && chart.needs.every((field) => row[field] > 0)
+      && (!chart.pair || (passes(all_rows[row[chart.pair]]) && !view.hidden.has(all_rows[row[chart.pair]].series))));
   if (!chart.varies) return rows;
   return [...group_by(rows, (row) => `${row.series}\n${row.seq_q}\n${row.seq_kv}`).values()]
       .filter((group) => new Set(group.map((row) => row[chart.varies])).size > 1).flat();
@@ -105,16 +117,36 @@ function roofs_of(rows) {
   return [...rising, ...level].flat();
 }
 
-// Gives every encoding of `series` the page's colours and shapes, and `legend`.
-function dress(node, legend) {
-  if (Array.isArray(node)) return node.map((item) => dress(item, legend));
+// The channels that tell series apart on a mark: beside its colour a line's dashes and width, and a point's outline and inside.
+const kSeriesChannels = {line: {color: "color", strokeDash: "dash", strokeWidth: "width"}, point: {stroke: "color", fill: "fill"}};
+
+const mark_of = (node) => node.mark?.type ?? node.mark;
+const has_series_points = (node) => (Array.isArray(node.layer) ? node.layer.some(has_series_points)
+  : mark_of(node) === "point" && node.encoding?.color?.field === "series");
+
+// Gives every encoding of `series` the page's colours, shapes and dashes, and `legend`: where there are points, theirs
+// alone, since the strokes of other marks would fill or dash its symbols.
+function dress(node, legend, points_tell = has_series_points(node)) {
+  if (Array.isArray(node)) return node.map((item) => dress(item, legend, points_tell));
   if (node === null || typeof node !== "object") return node;
-  const dressed = Object.fromEntries(Object.entries(node).map(([key, value]) => [key, dress(value, legend)]));
-  for (const [channel, values] of [["color", "color"], ["fill", "color"], ["stroke", "color"], ["shape", "shape"]]) {
+  const dressed = Object.fromEntries(Object.entries(node).map(([key, value]) => [key, dress(value, legend, points_tell)]));
+  const mark = mark_of(node);
+  const looked = (encoding, value) => {
+    const silent = (points_tell && mark !== "point") || value === "dash" || value === "width";
+    // Vega-Lite merges legends of equal domains, and one that is left out takes the others with it: so another order.
+    const names = silent ? [...styles.keys()].reverse() : [...styles.keys()];
+    return {...encoding, scale: encoding.scale ?? {domain: names, range: names.map((name) => styles.get(name)[value])},
+      ...(encoding.legend === undefined ? {legend: silent ? null : legend} : {})};
+  };
+  for (const [channel, value] of [["color", "color"], ["fill", "color"], ["stroke", "color"], ["shape", "shape"]]) {
     const encoding = dressed.encoding?.[channel];
-    if (encoding?.field !== "series") continue;
-    encoding.scale ??= {domain: [...styles.keys()], range: [...styles.values()].map((style) => style[values])};
-    if (encoding.legend === undefined) encoding.legend = legend;
+    if (encoding?.field === "series") dressed.encoding[channel] = looked(encoding, value);
+  }
+  const channels = kSeriesChannels[mark];
+  if (channels && node.encoding?.color?.field === "series" && !node.encoding.color.scale) {
+    delete dressed.encoding.color;
+    for (const [channel, value] of Object.entries(channels))
+      dressed.encoding[channel] = looked({...node.encoding.color, ...(value === "width" ? {type: "ordinal"} : {})}, value);
   }
   return dressed;
 }
@@ -131,7 +163,9 @@ const kRoundValues = Array.from({length: 25}, (_, i) => [1, 2, 5].map((digit) =>
 function filled_spec(chart, rows, legend) {
   let spec = dress(chart.spec, legend);
   const sampled = JSON.stringify(chart.spec).includes("quantiles_ms");
-  const lean = sampled ? rows : rows.map(({quantiles_ms, ...rest}) => rest);
+  // What is drawn later lies on top: the kernels.
+  const order = [...rows].sort((a, b) => (b.kind === "peer") - (a.kind === "peer") || a.position - b.position);
+  const lean = sampled ? order : order.map(({quantiles_ms, ...rest}) => rest);
   const datasets = {...spec.datasets, rows: lean};
   if (chart.roofs) {
     datasets.roofs = roofs_of(rows);
@@ -150,7 +184,7 @@ function chart_config(font, narrow) {
     background: null, font, padding: 2,
     axis: {...quiet, labelFontSize: narrow ? 11 : 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: narrow ? 175 : 480, titlePadding: 8, labelOverlap: true},
     view: {stroke: null},
-    line: {strokeWidth: 2}, point: {size: 55, filled: true, opacity: 1, cursor: "pointer"}, tick: {cursor: "pointer"},
+    line: {strokeWidth: 2}, point: {size: 50, filled: true, opacity: 1, strokeWidth: 1.6, cursor: "pointer"}, tick: {cursor: "pointer"},
     rule: {color: "var(--muted)"}, text: {color: "var(--muted)", font, fontSize: 12},
     legend: {labelColor: "var(--muted)", titleColor: "var(--muted)", titleFontWeight: "normal"},
     header: {labelColor: "var(--muted)", titleColor: "var(--muted)"},

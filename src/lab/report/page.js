@@ -20,9 +20,11 @@ function rows_fact() {
   const ok = all_rows.filter((row) => row.status === "ok").length;
   const others = count_words(all_rows.filter((row) => row.status !== "ok").map((row) => row.status))
       .map(([status, count]) => element("span", {class: status === "inaccurate" || status === "error" ? "bad" : null}, `${count}\u00a0${status.replaceAll("_", "\u00a0")}`));
+  const overhead = all_rows.filter((row) => row.overhead_bound).length;
   const cases = new Set(all_rows.map((row) => row.case)).size;
   return fact("Rows that ran and passed", [`${ok}`, element("small", {}, ` of ${all_rows.length}`)],
-      [`in ${plural(cases, "case")}`, ...others.flatMap((node, i) => [i === 0 ? "; the others: " : ", ", node])]);
+      [`in ${plural(cases, "case")}`, ...others.flatMap((node, i) => [i === 0 ? "; the others: " : ", ", node]),
+        overhead > 0 ? `; ${overhead} that passed have no rank: calling costs too much of their time` : ""]);
 }
 
 function accuracy_fact() {
@@ -43,6 +45,9 @@ function fastest_facts() {
   const winners = groups.map((group) => group.find((row) => row.fastest)).filter(Boolean);
   const order = count_words(winners.map((row) => row.series));
   const [[first, wins], ...rest] = order;
+  if (rest.length > 0 && rest[0][1] === wins) {
+    return [fact("Fastest", "no single one", `${order.slice(0, 6).map(([series, count]) => `${series} in ${count}`).join(", ")}${order.length > 6 ? ", \u2026" : ""} of ${plural(groups.length, "contested case")}`, "name")];
+  }
   const ties = winners.filter((row) => row.series === first && !row.clearly).length;
   const more = `fastest in ${wins} of ${groups.length} contested ${groups.length === 1 ? "case" : "cases"}${ties > 0 ? `, ${ties} of them within noise` : ""}`
       + (rest.length > 0 ? `; ${rest.map(([series, count]) => `${series} in ${count}`).join(", ")}` : "");
@@ -55,6 +60,15 @@ function fastest_facts() {
         `${format_speedup(Math.min(...values))} to ${format_speedup(Math.max(...values))} in ${plural(values.length, "case")} over ${baseline}`));
   }
   return facts;
+}
+
+function peers_fact() {
+  const duels = page.insights?.peers?.duels ?? [];
+  if (duels.length === 0) return [];
+  const count = (test) => duels.filter(test).length;
+  const [ahead, behind] = [count(({low}) => low > 1), count(({high}) => high < 1)];
+  return [fact("Best kernel over best peer", [format_speedup(median(duels.map(({ratio}) => ratio))), element("small", {}, " median")],
+      [`ahead in ${ahead} of ${plural(duels.length, "case")}, `, element("span", {class: behind > 0 ? "bad" : null}, `behind in ${behind}`), `, within noise in ${duels.length - ahead - behind}`])];
 }
 
 // Says so where the machine was too restless for fine distinctions.
@@ -79,7 +93,7 @@ function start_header() {
   const line = document.getElementById("machine");
   line.append([...machine, when].filter(Boolean).join(" \u00b7 "));
   if (page.run.command) line.append(element("br"), element("code", {}, page.run.command));
-  if (all_rows.length > 0) document.getElementById("facts").append(rows_fact(), accuracy_fact(), ...fastest_facts());
+  if (all_rows.length > 0) document.getElementById("facts").append(rows_fact(), accuracy_fact(), ...fastest_facts(), ...peers_fact());
   note_noise();
   if (page.warnings.length > 0) {
     const box = document.getElementById("warnings");
@@ -119,6 +133,9 @@ function method_sentences() {
   say(span_of(ran, "samples"), (t) => `Samples a row: ${t}. Sampling ended by: ${listed(ran, "stop") || "not recorded"}. The time shown is the median, beside it its interval. Every raw sample is in the JSONL file.`);
   say(span_of(ran, "clock_mhz"), (t) => `Clock seen while measuring: ${t} MHz. Clocks were recorded, never set.`);
   say(listed(ran, "baseline"), (t) => `Speedup is over the baseline of the same case: ${t}; its interval comes from resampling both.`);
+  const peers = all_rows.filter((row) => row.kind === "peer");
+  if (peers.length > 0) sentences.push(`Peers are other people's attention, run in worker processes on the same tensors, timed with the same rules and checked by the same oracle: ${listed(peers.filter((row) => row.version), "version") || "no version known"}. `
+      + `What each really ran is in its row. Where calling a peer with next to nothing to do takes more than ${format_percent(page.most_overhead)} of its time, the row is not ranked, and never drawn as a speed.`);
   say(span_of(ran, "peak_bytes", format_bytes), () => `Peak memory: ${help_of("peak_bytes")}. Least possible: ${help_of("least_bytes")}.`);
   const failed = all_rows.filter((row) => row.status !== "ok");
   if (failed.length > 0) sentences.push(`${plural(failed.length, "row")} did not pass or did not run; each stands in the table with its reason.`);

@@ -16,6 +16,9 @@ function spread(row, field, low, high) {
   return aside(`\u00b1${share < 0.001 ? "<0.1" : format_significant(100 * share, 2)}\u2009%`, `interval ${format_significant(row[low], 5)} to ${format_significant(row[high], 5)}`);
 }
 
+// Of a row without a rank for the cost of calling it, the time is shown as what it is, and no speed is made of it.
+const speed_of = (row, field) => (row.overhead_bound ? null : row[field]);
+
 const table_columns = [
   {title: "Contender", value: (row) => row.contender, text: (row) => row.contender, kind: "contender"},
   {title: "Status", value: (row) => (row.status === "ok" ? (row.fastest ? "0" : "1") : row.status), kind: "status"},
@@ -29,8 +32,8 @@ const table_columns = [
     text: (row) => [format_speedup(row.speedup), spread(row, "speedup", "speedup_low", "speedup_high")]},
   // The sequence column tells prefill from decode.
   ...varying_fields.filter((field) => field.name !== "mask" && field.name !== "phase").map(family_column),
-  {title: "Tokens/s", field: "tokens_per_s", value: (row) => row.tokens_per_s, text: (row) => format_count_per_second(row.tokens_per_s), number: true},
-  {title: "TFLOP/s", field: "tflops", value: (row) => row.tflops, text: (row) => format_significant(row.tflops, 3), number: true},
+  {title: "Tokens/s", field: "tokens_per_s", value: (row) => speed_of(row, "tokens_per_s"), text: (row) => format_count_per_second(speed_of(row, "tokens_per_s")), number: true},
+  {title: "TFLOP/s", field: "tflops", value: (row) => speed_of(row, "tflops"), text: (row) => format_significant(speed_of(row, "tflops"), 3), number: true},
   {title: "Peak memory", field: "peak_bytes", value: (row) => row.peak_bytes, text: (row) => format_bytes(row.peak_bytes), number: true},
   {title: "Workspace", field: "workspace_bytes", value: (row) => row.workspace_bytes, text: (row) => format_bytes(row.workspace_bytes), number: true},
 ];
@@ -58,10 +61,12 @@ function column_order(column, descending) {
 }
 
 function status_cell(row) {
-  return [element("span", {class: `pill ${/^[a-z_]+$/.test(row.status) ? row.status : ""}`}, row.status.replaceAll("_", " ")),
+  const unranked = row.overhead_bound
+    ? element("span", {class: "pill unranked", title: `calling it takes more than ${format_percent(page.most_overhead)} of its time, so the time says too little of attention`}, "not ranked") : null;
+  return [unranked ?? element("span", {class: `pill ${/^[a-z_]+$/.test(row.status) ? row.status : ""}`}, row.status.replaceAll("_", " ")),
     row.fastest ? element("span", {class: "pill fastest", title: row.clearly ? "its interval lies below every other contender's in this case" : "its interval overlaps that of the second"},
         row.clearly ? "fastest" : "fastest, within noise") : null,
-    row.reason ? element("span", {class: "reason"}, row.reason) : null].filter(Boolean).flatMap((node, i) => (i > 0 ? [" ", node] : [node]));
+    row.reason ? element("span", {class: "reason"}, unranked ? row.reason.replace(/^not ranked: /, "") : row.reason) : null].filter(Boolean).flatMap((node, i) => (i > 0 ? [" ", node] : [node]));
 }
 
 async function copy_text(text, button) {
@@ -126,7 +131,7 @@ function contender_cell(row, line) {
         table_state.open.delete(row);
         line.nextElementSibling.remove();
       }
-    }}, element("span", {class: "arrow", "aria-hidden": "true"}, "\u25b8"), element("span", {}, row.contender));
+    }}, element("span", {class: "arrow", "aria-hidden": "true"}, "\u25b8"), element("span", {title: row.version || null}, row.contender));
   return button;
 }
 
@@ -145,7 +150,7 @@ function filtered_rows() {
   return visible_rows().filter((row) => {
     if (view.status && row.status !== view.status) return false;
     if (view.fastest && !row.fastest) return false;
-    const text = [row.contender, row.status, row.reason, row.family_label, format_sequence(row), row.case].join(" ").toLowerCase();
+    const text = [row.contender, row.version, row.overhead_bound ? "not ranked" : row.status, row.reason, row.family_label, format_sequence(row), row.case].join(" ").toLowerCase();
     return words.every((word) => text.includes(word));
   });
 }

@@ -4,6 +4,7 @@
 
 // Filters of everything on the page. A contender is meant without its dtype, which has a filter of its own.
 const kFilters = [
+  {key: "kind", field: "kind_label", title: "Kind"},
   {key: "device", field: "device", title: "Device"},
   {key: "dtype", field: "dtype_label", title: "Dtype"},
   {key: "mask", field: "mask", title: "Mask"},
