@@ -155,19 +155,20 @@ void remark_overhead(const std::vector<Row>& rows, const std::vector<ComparableR
   }
 }
 
-// Cases in which peers ran or were to run, and none is compared.
+// Cases in which peers ran, and none is compared.
 void remark_missing(const std::vector<Row>& rows, const std::vector<ComparableRows>& groups,
                     std::vector<std::string>& remarks) {
-  std::set<std::string> asked, compared;
+  std::set<std::string> ran, compared;
   for (const Row& row : rows) {
-    if (is_peer(row)) asked.insert(row.case_id);
+    if (is_peer(row) && row.status == row_status::kOk && row.ms_median) ran.insert(row.case_id);
   }
   for (const ComparableRows& group : groups) {
     if (group.fastest(true) != nullptr && group.fastest(false) != nullptr) compared.insert(group.case_id);
   }
-  if (compared.size() == asked.size()) return;
-  remarks.push_back(fmt::format("In {} of {} with peers no kernel and peer are both ranked and timed alike",
-                                asked.size() - compared.size(), counted(asked.size(), "case")));
+  if (compared.size() == ran.size()) return;
+  remarks.push_back(
+      fmt::format("In {} of {} in which peers ran, no kernel and peer are both ranked and timed alike",
+                  ran.size() - compared.size(), counted(ran.size(), "case")));
 }
 
 }  // namespace

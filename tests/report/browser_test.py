@@ -219,6 +219,92 @@ class BrowserTest(ReportCase):
                 self.act(page, "const back = new Promise((done) => window.addEventListener('popstate', done, {once: true})); history.back(); await back;")
                 self.assertEqual(self.see(page, "return [location.hash, all('#table tr.marked').length]"), ["", 0])
 
+    def test_peers_are_hollow_and_dashed_and_leave_the_kernels_their_colours(self):
+        looks = """
+            return Object.fromEntries(points('Latency').map((path) => [path.__data__.datum.series,
+              [path.getAttribute('fill'), path.getAttribute('stroke')]]));"""
+        alone, beside = self.see(self.visit("sweep"), looks), self.visit("peers", fragment="#device=cpu&at.direction=forward&at.dtype_label=f32&at.mask=full")
+        seen = self.see(beside, looks)
+        for series in ("cpu/avx512/flash", "cpu/avx512/unfused"):
+            self.assertEqual(seen[series], alone[series])
+            self.assertEqual(*seen[series])
+        for name in make_rows.PEERS:
+            fill, stroke = seen[name]
+            self.assertEqual((fill, stroke in {color for pair in alone.values() for color in pair}), ("var(--page)", False), name)
+        libraries = {name.split(".")[0]: {seen[one][1] for one in make_rows.PEERS if one.split(".")[0] == name.split(".")[0]} for name in make_rows.PEERS}
+        self.assertEqual([len(colors) for colors in libraries.values()], [1] * len(make_rows.VERSIONS))
+        self.assertEqual(len({color for colors in libraries.values() for color in colors}), len(make_rows.VERSIONS))
+        dashes = self.see(beside, "return all('.mark-line.role-mark path', figure('Latency')).map((path) => path.getAttribute('stroke-dasharray') ?? '')")
+        self.assertEqual([sum(dash == "" for dash in dashes), sum(dash != "" for dash in dashes)], [2, len(make_rows.PEERS)])
+
+    def test_the_kind_filter_and_the_groups_of_the_legend(self):
+        page = self.visit("peers", fragment="#device=cpu&at.direction=forward&at.dtype_label=f32&at.mask=full")
+        rows = make_rows.peers_run()
+        groups = self.see(page, "return all('#legend .legend-group').map((group) => [group.getAttribute('aria-label'), all('button:not(.group)', group).length])")
+        self.assertEqual(groups, [["kernels", 3], ["jax", 3], ["onnxruntime", 3], ["openvino", 1], ["torch", 5]])
+        everything = self.see(page, "return points('Latency').length")
+        self.act(page, "legend('torch').click();")  # the group's name
+        hidden = self.see(page, "return [points('Latency').length, location.hash.split('hide=').length - 1]")
+        torch = [row for row in rows if row["contender"].startswith("torch.") and row["status"] == "ok" and not row["reason"] and row["dtype"] == "f32"
+                 and not row["causal"] and row["device"] == "cpu" and row["direction"] == "forward"]
+        self.assertEqual(hidden, [everything - len(torch), 5])
+        self.act(page, "legend('torch').click();")
+        self.assertEqual(self.see(page, "return points('Latency').length"), everything)
+        for value, kind in (("kernels", "kernel"), ("peers", "peer")):
+            self.act(page, f"option('kind', '{value}').click();")
+            self.assertIn(f"kind={value}", self.see(page, "return location.hash"))
+            self.assertEqual({rows[i]["kind"] for i in self.see(page, "return shown_rows()")}, {kind})
+            again = self.open(page.file, fragment=self.see(page, "return location.hash"))
+            self.assertEqual(self.see(again, "return shown_rows()"), self.see(page, "return shown_rows()"))
+            # A pair needs both.
+            self.assertTrue(self.see(page, "return figure('Best kernel over best peer, every case').hidden"))
+            self.assertIn("no kernel and peer of a case", self.see(page, "return document.getElementById('missing').textContent"))
+            self.act(page, f"option('kind', '{value}').click();")
+        self.assertEqual(self.see(page, "return points('Latency').length"), everything)
+
+    def test_the_best_kernel_over_the_best_peer_leads_to_both_rows(self):
+        page = self.visit("peers")
+        rows = make_rows.peers_run()
+        title = "Best kernel over best peer, every case"
+        self.assertEqual(self.see(page, f"return points('{title}').length"), len({row["case"] for row in rows}))
+        self.click_point(page, title, 3)
+        marked = [rows[i] for i in self.see(page, "return all('#table tr.marked').map((line) => Number(line.dataset.row))")]
+        self.assertEqual({row["kind"] for row in marked}, {"kernel", "peer"})
+        self.assertEqual(len({row["case"] for row in marked}), 1)
+        page.run("history.back()")
+        standings = self.see(page, "return all('.duels tbody tr').map((line) => all('td', line)[4].textContent)")
+        self.assertEqual(standings, sorted(standings, reverse=True))  # the worst first: behind, then ahead
+        self.assertEqual(len(standings), len({row["case"] for row in rows}))
+
+    def test_rows_without_a_rank_are_shown_as_such_and_never_drawn(self):
+        page = self.visit("peers")
+        rows = make_rows.peers_run()
+        unranked = [i for i, row in enumerate(rows) if row["reason"].startswith("not ranked")]
+        self.assertGreater(len(unranked), 4)
+        drawn = self.see(page, "return all('.role-mark path').flatMap((path) => [path.__data__?.datum ?? []].flat().flatMap((one) => [one.position, ...(Array.isArray(one.members) ? one.members.map((member) => member.position) : [])])).filter(Number.isInteger)")
+        self.assertFalse(set(drawn) & set(unranked))
+        for place in unranked[:2]:
+            pill, reason, speeds, names = self.see(page, f"""
+                const line = document.querySelector("tr[data-row='{place}']");
+                line.querySelector("td.contender button").click();
+                const cell = (title) => line.children[all("#table th").findIndex((one) => one.textContent.startsWith(title))].textContent;
+                const entries = all("dl div", line.nextElementSibling).map((one) => [one.querySelector("dt").textContent, one.querySelector("dd").textContent]);
+                return [line.querySelector(".pill").textContent, line.querySelector(".reason").textContent,
+                  [cell("Speedup"), cell("Tokens/s"), cell("TFLOP/s")], Object.fromEntries(entries)];""")
+            self.assertEqual(pill, "not ranked")
+            self.assertRegex(reason, r"^calling it takes .* % of its time$")
+            self.assertEqual(speeds, ["\u2013"] * 3)
+            self.assertEqual((names["version"], names["ran"]), (rows[place]["version"], rows[place]["ran"]))
+            self.assertIn("ms", names["overhead_ms"])
+            self.assertIn("latency_ms", names)
+
+    def test_what_was_timed_in_another_way_is_not_the_fastest(self):
+        page = self.visit("peers")
+        rows = make_rows.peers_run()
+        fastest = [rows[i] for i in self.see(page, "document.getElementById('filters').elements.fastest.click(); return shown_rows();")]
+        self.assertEqual(len(fastest), len({row["case"] for row in rows}))
+        self.assertNotIn("events", {row["timer"] for row in fastest})
+
     def test_a_mean_leads_to_all_of_its_rows(self):
         page = self.visit("wide")
         self.click_point(page, "Speedup over the baseline, every case")

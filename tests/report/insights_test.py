@@ -52,11 +52,30 @@ class InsightsTest(unittest.TestCase):
 
     def test_rows_that_are_not_ranked_say_nothing(self):
         for kind in ("empty", "failed"):
-            self.assertEqual(self.insights(kind), {"recommendations": [], "crossovers": []})
+            self.assertEqual(self.insights(kind), {"recommendations": [], "crossovers": [], "peers": {"verdict": "", "duels": [], "standings": [], "remarks": []}})
+
+    def test_the_best_kernel_meets_the_best_peer_of_each_case_where_they_were_timed_alike(self):
+        rows = make_rows.KINDS["peers"][1]()
+        ranked = [row for row in rows if row["status"] == "ok" and not row["reason"].startswith("not ranked")]
+        peers = self.insights("peers")["peers"]
+        cases = {row["case"] for row in rows}
+        self.assertEqual(len(peers["duels"]), len(cases))
+        for duel in peers["duels"]:
+            kernel, peer = rows[duel["kernel"]], rows[duel["peer"]]
+            self.assertEqual((kernel["kind"], peer["kind"], kernel["case"], kernel["timer"]), ("kernel", "peer", peer["case"], peer["timer"]))
+            for one in (kernel, peer):
+                rivals = [row["ms_median"] for row in ranked if (row["case"], row["timer"], row["kind"]) == (one["case"], one["timer"], one["kind"])]
+                self.assertEqual(one["ms_median"], min(rivals))
+            self.assertAlmostEqual(duel["ratio"], peer["ms_median"] / kernel["ms_median"], places=6)
+        behind = sum(duel["high"] < 1 for duel in peers["duels"])
+        self.assertIn(f"of {len(cases)} cases", peers["verdict"])
+        self.assertIn(f"behind in {behind}: ", peers["verdict"])
+        self.assertEqual(len(peers["standings"]), 6)  # two dtypes and masks, the gradient, the GPU
+        self.assertTrue(any("torch.math in 2 cases (timed by events, the kernels by graph)" in remark for remark in peers["remarks"]))
 
     @unittest.skipUnless(CHROMIUM, "no Chromium on this machine")
     def test_the_page_shows_them_and_hides_the_section_without_them(self):
-        for kind in ("sweep", "hostile", "empty"):
+        for kind in ("sweep", "hostile", "empty", "peers"):
             page = self.page(kind)
             insights = self.insights(kind)
             command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -64,9 +83,9 @@ class InsightsTest(unittest.TestCase):
             shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
             self.assertIn('data-errors=""', shown)
             section = re.search(r'<section id="insights"([^>]*)>(.*?)</section>', shown, re.S)
-            count = len(insights["recommendations"]) + len(insights["crossovers"])
+            count = len(insights["recommendations"]) + len(insights["crossovers"]) + len(insights["peers"]["standings"])
             self.assertEqual(section[2].count("<li>"), count)
-            self.assertEqual(section[2].count("row-link"), count)
+            self.assertEqual(section[2].count("row-link"), count + len(insights["peers"]["duels"]))
             self.assertEqual("hidden" in section[1], count == 0)
 
 

@@ -58,12 +58,15 @@ def specifications():
 
 def drawable(rows):
     """Charts that have something to draw of these rows, in the family of most lengths: the page's first choice."""
-    ok = [row for row in rows if row["status"] == "ok" and row["error_max"] is not None]
+    ok = [row for row in rows if row["status"] == "ok" and row["error_max"] is not None
+          and (row["overhead_ms"] or 0) <= 0.05 * row["ms_median"]]
     return sum(has_rows(spec["usermeta"]["headwise"], ok) for spec in specifications())
 
 
 def has_rows(about, rows):
     there = {"memory_share": lambda row: row["peak_bytes"] and row["least_bytes"], "intensity": lambda row: row["tflops"] and row["gb_per_s"]}
+    peers = {(row["case"], row["timer"]) for row in rows if row["kind"] == "peer"}
+    there["over_peer"] = lambda row: row["kind"] == "kernel" and (row["case"], row["timer"]) in peers
     wanted = [there.get(name, lambda row, name=name: (row[name] or 0) > 0) for name in about.get("needs", [])]
     rows = [row for row in rows if all(has(row) for has in wanted)]
     if about.get("baseline") is False:

@@ -110,7 +110,7 @@ class FilesTest(ReportCase):
         folder = self.folder / "charts"
         done = self.run_report("wide", "--svg", folder, "--png", folder, "--view", "at.batch=1&at.dtype_label=f32&at.mask=causal")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        stems = {name.replace("_", "-") for name in self.stems()}
+        stems = {name.replace("_", "-") for name in self.stems()} - {"peers"}  # the run has none
         self.assertEqual({path.name for path in folder.iterdir()}, {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")})
         self.assertEqual(sorted(done.stdout.split()), sorted(str(path) for path in folder.iterdir()))
         for stem in stems:
@@ -133,6 +133,25 @@ class FilesTest(ReportCase):
         roofs = (folder / "roofline.svg").read_text(encoding="utf-8")
         self.assertIn("memory 28.0 GB/s", roofs)  # both threads' peak, as the rows have it
         self.assertNotIn("scalar f32", roofs)     # no row's instruction set
+
+    @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
+    def test_files_show_peers_hollow_and_dashed_and_each_contender_once_in_the_legend(self):
+        folder = self.folder / "charts"
+        done = self.run_report("peers", "--svg", folder, "--view", "device=cpu&at.direction=forward&at.dtype_label=f32&at.mask=full")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("peers.svg", {path.name for path in folder.iterdir()})
+        root = xml.etree.ElementTree.parse(folder / "latency.svg").getroot()
+        words = [(element.text or "").strip() for element in root.iter(f"{SVG}text")]
+        for name in ["cpu/avx512/flash", "cpu/avx512/unfused", *make_rows.PEERS]:
+            self.assertEqual(words.count(name), 1, name)
+        paths = list(root.iter(f"{SVG}path"))
+        dashed = {path.get("stroke") for path in paths if path.get("stroke-dasharray") and path.get("fill") in (None, "none")}
+        hollow = {path.get("stroke") for path in paths if path.get("fill") == "#ffffff" and path.get("stroke")}
+        filled = {path.get("stroke") for path in paths if path.get("stroke") and path.get("fill") == path.get("stroke")}
+        self.assertLessEqual(dashed, hollow)
+        self.assertEqual(len(hollow), len(make_rows.VERSIONS))  # a colour a library
+        self.assertEqual(filled, {"#0072b2", "#6b7480"})        # the first kernel's and the baseline's, as without peers
+        self.assertFalse(hollow & filled)
 
     @unittest.skipUnless(CONVERTER.exists(), "no chart converter in this build")
     def test_each_family_has_its_files_and_a_roofline_without_peaks_says_so(self):

@@ -162,6 +162,23 @@ TEST(Report, OnlyRankedRowsAreMarkedAsSuch) {
   EXPECT_THAT(data.substr(ranked_column), HasSubstr(R"({"words":[true,false],"index":[0,1,1,0]})"));
 }
 
+TEST(Report, TellsTheDuelsOfKernelsAndPeersByTheirRows) {
+  Row peer = good_row();
+  peer.kind = "peer";
+  peer.contender = "torch.<flash>";
+  peer.ms_median = 2.5;
+  Row costly = peer;
+  costly.contender = "torch.flex";
+  costly.ms_median = 0.01;
+  costly.overhead_ms = 0.01;
+  const std::string data = data_of(render(inputs_of({costly, peer, good_row()})));
+  EXPECT_THAT(data, HasSubstr(R"("most_overhead":0.05,)"));
+  EXPECT_THAT(data, HasSubstr(R"("duels":[{"label":"full prefill, batch=1","kernel":2,"peer":1,"ratio":2,)"));
+  EXPECT_THAT(data, HasSubstr(R"("rows":[2,1]}])"));
+  EXPECT_THAT(data, HasSubstr("Not ranked, though timed faster than every kernel: torch.flex in 1 case"));
+  EXPECT_THAT(data, HasSubstr(R"(torch.\u003cflash\u003e)"));
+}
+
 TEST(Report, ARendererThatNamesAScriptElementDoesNotEndOne) {
   ReportInputs inputs = inputs_of({good_row()});
   inputs.renderer_js = "window.vegaEmbed = '</SCRIPT><!--' < /x/.exec('') ;";

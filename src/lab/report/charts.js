@@ -51,7 +51,8 @@ async function draw(chart, generation) {
 
 // A line for each chart that has no rows here, instead of an empty frame.
 function note_missing() {
-  const missing = chart_state.family ? chart_state.charts.filter((chart) => chart_rows(chart, chart_state.family).length === 0) : [];
+  const missing = chart_state.family ? chart_state.charts.filter((chart) => chart_rows(chart, chart_state.family).length === 0
+      && (!chart.pair || all_rows.some((row) => row.kind === "peer"))) : [];
   document.getElementById("missing").replaceChildren(...missing.map((chart) => element("p", {class: "muted"}, `${chart.title}: ${empty_text(chart)}`)));
 }
 

@@ -74,6 +74,7 @@ function empty_text(chart) {
     const field = kFamilyFields.find(({name}) => name === chart.varies);
     return `not drawn for this choice, since no length was measured with more than one ${(field?.title ?? chart.varies).toLowerCase()}.`;
   }
+  if (chart.pair) return "not drawn for this choice, since it shows no kernel and peer of a case that are ranked and were timed alike.";
   return `not drawn for this choice${chart.needs.length > 0 ? `, since no row shown has ${chart.needs.join(" and ")}` : ""}.`;
 }
 
