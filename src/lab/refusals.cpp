@@ -58,14 +58,17 @@ void merge(Refusal& refusal, const Refusal& other) {
     refusal.contenders.push_back(who);
 }
 
+// "5.4", "29": near the limit the first decimal tells on which side of it.
+std::string percent_text(double share) {
+  return share < 0.0995 ? fmt::format("{:.1f}", 100 * share) : fmt::format("{:.0f}", 100 * share);
+}
+
 std::string line_of(const Refusal& refusal) {
   const std::string& first = refusal.contenders.front();
   const std::string rows = refusal.rows == 1 ? "" : fmt::format(" ({})", counted(refusal.rows, "row"));
   if (refusal.most_share > 0) {
-    const double low = 100 * refusal.least_share, high = 100 * refusal.most_share;
-    const std::string range = fmt::format("{:.0f}", low) == fmt::format("{:.0f}", high)
-                                  ? fmt::format("{:.0f}", high)
-                                  : fmt::format("{:.0f} to {:.0f}", low, high);
+    const std::string low = percent_text(refusal.least_share), high = percent_text(refusal.most_share);
+    const std::string range = low == high ? high : fmt::format("{} to {}", low, high);
     return fmt::format("not ranked: {}: calling it takes {} % of its time{}", first, range, rows);
   }
   if (refusal.status == row_status::kAbsent && refusal.contenders.size() > 1) {

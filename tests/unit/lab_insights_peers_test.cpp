@@ -301,7 +301,7 @@ TEST(Refusals, AreOneLineAReason) {
     for (const char* peer : {"made.one", "made.two"})
       rows.push_back(
           refused(cell, peer, "absent", "made is not installed; make peers PEERS=made installs it"));
-    rows.push_back(costly(cell, "torch.flash", 1, 0.06 + static_cast<double>(seq) / 1000));
+    rows.push_back(costly(cell, "torch.flash", 1, 0.054 + static_cast<double>(seq - 64) / 1000));
     rows.push_back(refused(cell, "cpu/avx512/flash", "unsupported", "page_size: this kernel has none"));
   }
   rows.push_back(
@@ -312,7 +312,7 @@ TEST(Refusals, AreOneLineAReason) {
       ElementsAre(
           "unsupported: torch.cudnn, jax.cudnn: runs on no device that is here (6 rows)",
           "absent: made.* (2 peers, 6 rows): made is not installed; make peers PEERS=made installs it",
-          "not ranked: torch.flash: calling it takes 12 to 32 % of its time (3 rows)",
+          "not ranked: torch.flash: calling it takes 5.4 to 25 % of its time (3 rows)",
           "unsupported: cpu/avx512/flash/f32: page_size: this kernel has none (3 rows)",
           "absent: other.one: made is not installed; make peers PEERS=made installs it"));
 }
