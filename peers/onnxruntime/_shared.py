@@ -190,9 +190,7 @@ class SessionRun(_cpu.HostRun):
     def call(self):
         reply = super().call()
         if self.case.cuda:
-            reply.update(
-                peak_bytes=self.bound.device.taken(), peak_method="allocator", latency_ms=reply["ms"]
-            )
+            reply.update(peak_bytes=self.bound.device.taken(), peak_method="allocator")
         self.most = max(self.most, reply["peak_bytes"])
         return dict(reply, peak_bytes=self.most)
 

@@ -87,6 +87,8 @@ class Heads:
 class Packed:
     """Tensors as they lie: [batch, seq, heads, head_dim]."""
 
+    words = "BSHD"
+
     @staticmethod
     def load(case, name):
         return host_tensor(case, name).to(case.device)
