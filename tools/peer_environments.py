@@ -149,7 +149,7 @@ def describe(environment, worker, name):
         try:
             hello = json.loads(text)
             if hello["status"] == "ok":
-                what = f"{hello['version']} on {', '.join(hello['devices'])}; {', '.join(hello['dtypes'])}"
+                what = f"{hello['version']} on {', '.join(hello['devices']) or 'no device here'}; {', '.join(hello['dtypes'])}"
             else:
                 what = f"{hello['status']}: {hello['reason']}"
             lines.append(f"{hello['peer']}: {what}")
