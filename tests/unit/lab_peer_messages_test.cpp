@@ -88,8 +88,16 @@ TEST(PeerMessages, WhatIsNoAnswerIsRefusedByName) {
   EXPECT_THAT(why(R"({"id":1,"status":"ok","ms":1e999})"), HasSubstr("'"));
   EXPECT_THAT(why(R"({"id":1,"status":"ok","devices":"cpu"})"), HasSubstr("devices: expected"));
   EXPECT_THAT(why(std::string(100000, '[')), HasSubstr("nested"));
+  EXPECT_THAT(why(R"({"id":1,"status":"\"}","more":)" + std::string(100000, '[')), HasSubstr("nested"));
   EXPECT_THAT(why("\xff\xfe{\x01"), HasSubstr("'??{?'"));
   EXPECT_THAT(why(R"({"id":1,"status":"\xff"})"), testing::Not(testing::Eq("accepted")));
+}
+
+TEST(PeerMessages, BracketsInALibrarysWordsNestNothing) {
+  const std::string words = "no match for [[[[[[[[[[[[ {{{{{{{{ in \\\"f(x\\\\";
+  Result<PeerReply> reply = parse_reply(R"({"id":1,"status":"error","reason":")" + words + R"("})");
+  ASSERT_TRUE(reply.ok()) << reply.status().message();
+  EXPECT_THAT(reply->reason, HasSubstr("[[[[[[[[[[[[ {{{{{{{{"));
 }
 
 }  // namespace

@@ -15,10 +15,18 @@ constexpr std::size_t kMostDepth = 8;
 // A nested bomb is refused before the parser recurses into it.
 bool too_deep(std::string_view line) {
   std::size_t depth = 0;
-  for (const char c : line) {
-    if (c == '{' || c == '[') ++depth;
-    if (depth > kMostDepth) return true;
-    if ((c == '}' || c == ']') && depth > 0) --depth;
+  bool quoted = false;  // brackets in a library's words nest nothing
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quoted && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      quoted = !quoted;
+    } else if (!quoted && (c == '{' || c == '[')) {
+      if (++depth > kMostDepth) return true;
+    } else if (!quoted && (c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
   }
   return false;
 }
