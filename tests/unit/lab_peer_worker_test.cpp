@@ -95,6 +95,39 @@ TEST(PeerWorker, ALineWithoutAnEndIsRefused) {
   EXPECT_EQ(worker->failure(), WorkerFailure::unreadable);
 }
 
+TEST(PeerWorker, WhatADeadOneStartedEndsToo) {
+  const std::string file = testing::TempDir() + "headwise_orphan_" + std::to_string(getpid());
+  std::remove(file.c_str());
+  {
+    // The child holds no end of the pipes, so that the worker's end is seen at once.
+    const std::unique_ptr<Worker> worker =
+        shell("(while :; do echo x >> " + file +
+              "; sleep 0.005; done) >/dev/null </dev/null & sleep 0.1; kill -SEGV $$");
+    EXPECT_FALSE(worker->receive(in(milliseconds(5000))).ok());
+    EXPECT_THAT(worker->how_it_ended(), HasSubstr("signal 11"));
+  }
+  std::this_thread::sleep_for(milliseconds(50));
+  const auto size = [&] { return std::ifstream(file, std::ios::ate).tellg(); };
+  const std::streamoff after = size();
+  EXPECT_GT(after, 0);
+  std::this_thread::sleep_for(milliseconds(300));
+  EXPECT_EQ(size(), after);
+  std::remove(file.c_str());
+}
+
+TEST(PeerWorker, WhereTheSystemReapsAnEndIsStillSeen) {
+  const auto before = std::signal(SIGCHLD, SIG_IGN);
+  {
+    const std::unique_ptr<Worker> worker = shell("exit 3");
+    EXPECT_FALSE(worker->receive(in(milliseconds(5000))).ok());
+    EXPECT_THAT(worker->how_it_ended(), HasSubstr("ended"));
+    const auto start = Worker::Clock::now();
+    worker->kill();
+    EXPECT_LT(Worker::Clock::now() - start, std::chrono::seconds(1));
+  }
+  std::signal(SIGCHLD, before);
+}
+
 TEST(PeerWorker, APausedOneStandsStillWithAllItStarted) {
   const std::string file = testing::TempDir() + "headwise_worker_" + std::to_string(getpid());
   std::remove(file.c_str());

@@ -116,29 +116,36 @@ Worker::~Worker() {
   close_all({requests_, replies_, errors_});
 }
 
-bool Worker::reap(int options) {
+// Whether it has ended. What it started goes with it: as long as it is not reaped, no other group can have
+// its number.
+bool Worker::reap() {
   if (ended_) return true;
-  int status = 0;
-  pid_t found = 0;
-  do {
-    found = waitpid(pid_, &status, options | WUNTRACED);
-  } while (found < 0 && errno == EINTR);
-  if (found == pid_ && WIFSTOPPED(status)) {
-    paused_ = true;
-    return false;
+  const auto look = [&](int options) {
+    siginfo_t found{};
+    while (waitid(P_PID, static_cast<id_t>(pid_), &found, options | WNOHANG) != 0) {
+      if (errno == EINTR) continue;
+      ended_ = true;  // where SIGCHLD is ignored the system reaps, and nobody learns how it ended
+      break;
+    }
+    return found;
+  };
+  const siginfo_t seen = look(WEXITED | WSTOPPED | WNOWAIT);
+  if (ended_ || seen.si_pid == 0) return ended_;
+  if (seen.si_code == CLD_STOPPED) {
+    paused_ = look(WSTOPPED).si_pid != 0;
+    return ended_;
   }
-  if (found == pid_) {
-    ended_ = true;
-    wait_status_ = status;
-  }
-  return ended_;
+  ::kill(-pid_, SIGKILL);
+  end_ = look(WEXITED);
+  ended_ = true;
+  return true;
 }
 
 void Worker::pause() {
   if (ended_ || paused_) return;
   ::kill(-pid_, SIGSTOP);
   const Clock::time_point limit = Clock::now() + std::chrono::milliseconds(100);
-  while (!paused_ && !reap(WNOHANG) && Clock::now() < limit)
+  while (!paused_ && !reap() && Clock::now() < limit)
     std::this_thread::sleep_for(std::chrono::microseconds(20));
   paused_ = !ended_;
 }
@@ -195,15 +202,16 @@ void Worker::kill() {
   if (!ended_) ::kill(-pid_, SIGKILL);
   // A process in the kernel's hands (a driver's call) may take its time; nobody waits for it for ever.
   const Clock::time_point limit = Clock::now() + std::chrono::seconds(2);
-  while (!reap(WNOHANG) && Clock::now() < limit) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  while (!reap() && Clock::now() < limit) std::this_thread::sleep_for(std::chrono::microseconds(200));
 }
 
 std::string Worker::how_it_ended() {
   const Clock::time_point limit = Clock::now() + std::chrono::seconds(1);
-  while (!reap(WNOHANG) && Clock::now() < limit) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  while (!reap() && Clock::now() < limit) std::this_thread::sleep_for(std::chrono::microseconds(200));
   if (!ended_) return "closed its pipe and went on";
-  if (!WIFSIGNALED(wait_status_)) return fmt::format("ended with exit code {}", WEXITSTATUS(wait_status_));
-  const int signal = WTERMSIG(wait_status_);
+  if (end_.si_pid == 0) return "ended, the system does not say how";
+  if (end_.si_code == CLD_EXITED) return fmt::format("ended with exit code {}", end_.si_status);
+  const int signal = end_.si_status;
   return fmt::format("was killed by signal {} ({}{})", signal, strsignal(signal),
                      signal == SIGKILL ? "; the system does so where memory runs out" : "");
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <sys/wait.h>
 
 #include <chrono>
 #include <memory>
@@ -54,13 +55,13 @@ class Worker {
   Worker(pid_t pid, int requests, int replies, int errors)
       : pid_(pid), requests_(requests), replies_(replies), errors_(errors) {}
   Status fail(WorkerFailure failure, std::string message);
-  bool reap(int options);
+  bool reap();
 
   pid_t pid_;
   int requests_, replies_, errors_;
   bool paused_ = false;
   bool ended_ = false;
-  int wait_status_ = 0;
+  siginfo_t end_{};  // once it has ended
   std::string buffer_;
   WorkerFailure failure_ = WorkerFailure::none;
 };
