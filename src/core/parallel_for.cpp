@@ -128,4 +128,18 @@ int available_threads() {
   return quota > 0 ? std::min(quota, allowed) : allowed;
 }
 
+std::vector<int> bound_processors() {
+  std::vector<int> processors;
+#if defined(_OPENMP)
+  if (omp_get_proc_bind() == omp_proc_bind_false) return processors;
+  for (int place = 0; place < omp_get_num_places(); ++place) {
+    std::vector<int> of_place(static_cast<std::size_t>(std::max(0, omp_get_place_num_procs(place))));
+    if (of_place.empty()) continue;
+    omp_get_place_proc_ids(place, of_place.data());
+    processors.insert(processors.end(), of_place.begin(), of_place.end());
+  }
+#endif
+  return processors;
+}
+
 }  // namespace headwise::core

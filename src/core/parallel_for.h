@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "headwise/attention.h"
 
@@ -17,5 +18,10 @@ void parallel_for(std::int64_t count, int threads, Task fn, void* context,
 
 // Processors this process may run on (affinity and container quota counted).
 int available_threads();
+
+// Processors that the threads of parallel_for are bound to, where OpenMP was told to bind them: the thread
+// that starts the program is then bound to one alone, and hands that on to processes that it starts. Else
+// empty.
+std::vector<int> bound_processors();
 
 }  // namespace headwise::core

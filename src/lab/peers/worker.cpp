@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -16,6 +17,8 @@
 #include <cstring>
 #include <map>
 #include <thread>
+
+#include "core/parallel_for.h"
 
 namespace headwise::lab {
 namespace {
@@ -55,12 +58,24 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return all;
 }
 
+// The processors of a worker, where this thread was bound to fewer than kernels run on.
+cpu_set_t processors_of_all(int& count) {
+  cpu_set_t all;
+  CPU_ZERO(&all);
+  for (const int processor : core::bound_processors()) {
+    if (processor >= 0 && processor < CPU_SETSIZE) CPU_SET(processor, &all);
+  }
+  count = CPU_COUNT(&all);
+  return all;
+}
+
 // Between fork and exec only system calls: other threads' locks may be held for ever.
 [[noreturn]] void become(pid_t parent, const char* program, char* const* arguments, char* const* environment,
-                         int requests, int replies, int errors) {
+                         const cpu_set_t* processors, int requests, int replies, int errors) {
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);  // it died before the line above
+  if (processors != nullptr) sched_setaffinity(0, sizeof *processors, processors);
   dup2(requests, 0);
   dup2(replies, 1);
   dup2(errors, 2);
@@ -95,11 +110,13 @@ Result<std::unique_ptr<Worker>> Worker::start(const WorkerCommand& command) {
   std::vector<std::string> environment = environment_of(command);
   const std::vector<char*> argument_pointers = pointers(words);
   const std::vector<char*> environment_pointers = pointers(environment);
+  int bound = 0;
+  const cpu_set_t processors = processors_of_all(bound);
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid == 0) {
     become(parent, command.program.c_str(), argument_pointers.data(), environment_pointers.data(),
-           requests[1], replies[1], errors);
+           bound > 0 ? &processors : nullptr, requests[1], replies[1], errors);
   }
   const Status status = pid < 0 ? system_error("fork for a peer") : Status();
   close_all({requests[1], replies[1]});
