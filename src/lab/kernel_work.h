@@ -28,6 +28,7 @@ class KernelWork final : public Work {
       : device_(device), plan_(plan), plan_ms_(plan_ms), cold_(cold), inputs_(inputs) {}
 
   Result<double> first_call(Row& row) override;
+  [[nodiscard]] Verdict verdict(const Reference& reference) override { return verify(inputs_, reference); }
   Status accept() override;
   [[nodiscard]] std::size_t workspace_bytes() const override { return plan_.workspace_bytes(); }
   void use(Workspace workspace) override { workspace_ = workspace; }

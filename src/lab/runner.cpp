@@ -82,9 +82,11 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.seed = static_cast<std::int64_t>(one.inputs.seed);
   row.preset = one.preset;
   row.cache = one.cold ? "cold" : "hot";
-  row.input_bytes = static_cast<std::int64_t>(cost(p).bytes_read);
-  row.output_bytes = static_cast<std::int64_t>(cost(p).bytes_written);
-  row.least_bytes = static_cast<std::int64_t>(cost(p).least_bytes());
+  AttentionProblem moved = p;
+  if (contender.peer != nullptr) moved.lse = false;  // not asked of peers
+  row.input_bytes = static_cast<std::int64_t>(cost(moved).bytes_read);
+  row.output_bytes = static_cast<std::int64_t>(cost(moved).bytes_written);
+  row.least_bytes = static_cast<std::int64_t>(cost(moved).least_bytes());
   row.reproduce = reproducer(one, contender.id, contender.peer != nullptr);
   if (contender.plan.ok()) {
     row.ran = contender.plan->kernel();
@@ -261,18 +263,18 @@ class CaseRun {
       entry.work = std::make_unique<KernelWork>(*device_, *entry.contender.plan, entry.contender.plan_ms,
                                                 case_.cold, inputs);
     }
-    call_and_judge(entry, inputs, peer_case.reference);
+    call_and_judge(entry, peer_case.reference);
     // A peer has --max-seconds of its own to start and to prepare: others must not lack them.
     if (entry.contender.peer != nullptr) deadline_ += Clock::now() - start;
     if (!entry.alive) entry.work.reset();  // nothing more is asked of it
     entry.row.verify_ms = seconds_since(start) * 1000;
   }
 
-  static void call_and_judge(Entry& entry, Inputs& inputs, const Reference& reference) {
+  static void call_and_judge(Entry& entry, const Reference& reference) {
     Result<double> ms = entry.work->first_call(entry.row);
     if (!ms) return entry.end(ms.status());
     entry.first_ms = *ms;
-    record_verdict(entry, verify(inputs, reference));
+    record_verdict(entry, entry.work->verdict(reference));
     if (!entry.alive) return;
     if (Status status = entry.work->accept(); !status.ok()) entry.end(status);
   }

@@ -74,7 +74,8 @@ struct Verdict {
   [[nodiscard]] bool passed() const noexcept { return status == VerdictStatus::pass; }
 };
 
-// Looks at out and, where the problem asks for it, lse; backward: at dq, dk and dv. All in host memory.
+// Looks at out and, where the problem asks for it and it is given, lse; backward: at dq, dk and dv. All in
+// host memory.
 Verdict judge(const Reference& reference, const AttentionArgs& host_args);
 // Fetches the outputs, judges them and checks the guard bands.
 Verdict verify(Inputs& inputs, const Reference& reference);

@@ -8,6 +8,7 @@
 #include "headwise/attention.h"
 #include "lab/rows.h"
 #include "lab/sampling.h"
+#include "lab/verify.h"
 
 namespace headwise::lab {
 
@@ -21,6 +22,8 @@ class Work {
   // Gets ready and calls once; the outputs are then in the case's Inputs, where nobody wrote them before.
   // Tells the row what it knows by then: preparation, memory, what ran. Milliseconds of the call.
   virtual Result<double> first_call(Row& row) = 0;
+  // Of the outputs in the case's Inputs.
+  [[nodiscard]] virtual Verdict verdict(const Reference& reference) = 0;
   // Outputs of the first call were judged good: later ones are held against them.
   virtual Status accept() = 0;
 

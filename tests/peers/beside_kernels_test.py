@@ -29,6 +29,14 @@ def verified(arguments, peers=FAKES, **environment):
 
 
 class BesideKernelsTest(unittest.TestCase):
+    def test_log_sum_exp_is_verified_of_kernels_alone(self):
+        code, rows = verified(["--lse", "--kernels", "naive", "--peers", "fake.good,fake.wrong"])
+        self.assertEqual(rows["fake.good"]["status"], "ok", rows["fake.good"]["reason"])
+        self.assertEqual(rows["fake.wrong"]["status"], "inaccurate")
+        self.assertTrue(rows["fake.wrong"]["reason"].startswith("out"), rows["fake.wrong"]["reason"])
+        self.assertEqual(code, 1)
+        self.assertIsNotNone(rows["cpu/scalar/naive/f32"]["lse_error"])
+
     @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "a second processor is needed to lack it")
     def test_a_bound_program_leaves_peers_all_processors(self):
         """With OMP_PROC_BIND the runtime binds the program's first thread, which starts the workers."""

@@ -26,6 +26,7 @@ class PeerWork final : public Work {
   ~PeerWork() override;
 
   Result<double> first_call(Row& row) override;
+  [[nodiscard]] Verdict verdict(const Reference& reference) override;
   Status accept() override { return {}; }  // others need not give the same bits: they are judged again
   Result<Timed> time(std::int64_t calls, double lead_in_ms) override;
   Status check_outputs() override;
