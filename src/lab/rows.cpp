@@ -120,13 +120,15 @@ std::vector<Field> memory_and_error_fields() {
       {"speedup_high", &R::speedup_high, "x", "high", 0,
        "upper end of the speedup's 95 % bootstrap interval"},
       {"baseline", &R::baseline, "", "baseline", 0, "contender that speedup refers to"},
-      {"timer", &R::timer, "", "timer", 0, "how time was taken; only equal timers are compared: steady_clock (round calls, each complete), on a "
+      {"timer", &R::timer, "", "timer", 0,
+       "how time was taken; only equal timers are compared: steady_clock (round calls, each complete), on a "
        "GPU also graph (events round replays of captured calls), events (round plain calls), queue (a host "
        "clock round queued calls, waited for once)"},
       {"regime", &R::regime, "", "regime", 0, "sustained (back to back) or burst (after idle)"},
       {"cache_method", &R::cache_method, "", "cache method", 0,
        "reused (hot: same buffers, calls back to back) or flushed (cold: a buffer of twice the last-level "
-       "cache is streamed through before each call, outside its time) or rotated (cold on a GPU: over copies, "
+       "cache is streamed through before each call, outside its time) or rotated (cold on a GPU: over "
+       "copies, "
        "twice the L2 between two uses)"},
       {"clock_mhz", &R::clock_mhz, "MHz", "MHz", 0, "processor clock seen right after the samples"},
       {"ran", &R::ran, "", "ran", 0, "what really ran"},

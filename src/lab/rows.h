@@ -109,8 +109,9 @@ struct Row {
   friend bool operator==(const Row&, const Row&) = default;
 };
 
-// Calling a peer may take this part of its time; beyond it, the time says too much of the call. Calls that queue
-// for a GPU overlap with what runs there, so that only a call almost as long as the overhead waits for it.
+// Calling a peer may take this part of its time; beyond it, the time says too much of the call. Calls that
+// queue for a GPU overlap with what runs there, so that only a call almost as long as the overhead waits for
+// it.
 inline constexpr double kMostOverhead = 0.05;
 inline constexpr double kMostQueuedOverhead = 0.75;
 bool overhead_decides(const Row& row);

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import make_rows
 from browser import Browser
-from report_case import PROGRAM, RENDERER, ReportCase, drawable, specifications
+from report_case import PROGRAM, RENDERER, ReportCase, drawable
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
