@@ -144,7 +144,7 @@ class Worker:
             raise refused(f"kv_dtype: {name} takes that of q ({self.case.dtype}); came {self.case.kv_dtype}")
 
     def overhead(self):
-        """Least milliseconds, of some samples, of a call with next to nothing to do; None where it is refused."""
+        """Least milliseconds of a call with next to nothing to do, of some samples; None where it is refused."""
         case = self.case
         key = (case.device, case.threads, case.dtype, case.direction, case.head_dim, case.head_dim_v)
         key += (case.grouped,)
