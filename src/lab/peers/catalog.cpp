@@ -43,11 +43,6 @@ std::vector<std::string> devices_of(const fs::path& file) {
   return {"cpu"};
 }
 
-std::string files_directory() {
-  if (const char* given = std::getenv("HEADWISE_PEERS"); given != nullptr && *given != '\0') return given;
-  return peers_directory();
-}
-
 std::vector<PeerInfo> with_files(const fs::path& folder) {
   std::vector<PeerInfo> found;
   std::error_code error;
@@ -110,11 +105,16 @@ std::string peers_directory() {
   return (fs::path(data_directory()).parent_path() / "peers").string();
 }
 
+std::string peer_files_directory() {
+  if (const char* given = std::getenv("HEADWISE_PEERS"); given != nullptr && *given != '\0') return given;
+  return peers_directory();
+}
+
 const std::vector<PeerInfo>& peers() {
   static std::mutex mutex;
   static std::map<std::string, std::vector<PeerInfo>> of_folder;  // elements stay where they are
   const std::lock_guard<std::mutex> lock(mutex);
-  const std::string folder = files_directory();
+  const std::string folder = peer_files_directory();
   const auto known = of_folder.find(folder);
   if (known != of_folder.end()) return known->second;
   std::vector<PeerInfo> found = with_files(folder);
@@ -140,7 +140,7 @@ Result<std::vector<const PeerInfo*>> find_peers(std::string_view name, DeviceKin
     known.push_back(peer.name);
   }
   return Status::invalid_argument(fmt::format("no peer '{}'{}; headwise list --peers shows all (peers in {})",
-                                              name, core::did_you_mean(name, known), files_directory()));
+                                              name, core::did_you_mean(name, known), peer_files_directory()));
 }
 
 Result<std::string> peer_python(const std::string& set, const std::string& given) {

@@ -21,7 +21,9 @@ struct PeerInfo {
 
 // The folder of worker.py: peers/ of the data directory, or beside it in a source tree.
 std::string peers_directory();
-// All peers, those with a file first, by name. HEADWISE_PEERS names another folder of peer files, for tests.
+// The folder of the peers' files: the same, or what HEADWISE_PEERS names.
+std::string peer_files_directory();
+// All peers, those with a file first, by name.
 const std::vector<PeerInfo>& peers();
 
 // Peers that a name of --peers means: "all", a set ("torch"), a glob ("*.flash") or a peer's own name. Whole

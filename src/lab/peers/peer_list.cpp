@@ -13,17 +13,22 @@ namespace {
 
 constexpr std::chrono::seconds kDescribeLimit{180};  // imports every library of the set, one after another
 
-// The hello of each peer of a set, by name; or why there is none.
-Result<std::map<std::string, PeerReply>> describe(const std::string& set, const std::string& python) {
-  const std::string script = (std::filesystem::path(peers_directory()) / "worker.py").string();
-  Result<std::unique_ptr<Worker>> worker =
-      Worker::start({.program = python, .arguments = {"-B", script, "--describe", set}});
+using Hellos = std::map<std::string, PeerReply>;
+
+// What a worker started with these words says of peers, by name: of one, or of as many as it tells of before
+// it ends.
+Result<Hellos> describe(const std::string& python, const std::vector<std::string>& words, bool one) {
+  WorkerCommand command{
+      .program = python,
+      .arguments = {"-B", (std::filesystem::path(peers_directory()) / "worker.py").string()}};
+  command.arguments.insert(command.arguments.end(), words.begin(), words.end());
+  Result<std::unique_ptr<Worker>> worker = Worker::start(command);
   if (!worker) return worker.status();
-  std::map<std::string, PeerReply> all;
+  Hellos all;
   const auto deadline = Worker::Clock::now() + kDescribeLimit;
-  for (;;) {
+  while (all.empty() || !one) {
     Result<std::string> line = (*worker)->receive(deadline);
-    if (!line && (*worker)->failure() == WorkerFailure::ended && !all.empty()) return all;
+    if (!line && (*worker)->failure() == WorkerFailure::ended && !one) return all;
     if (!line) {
       const std::string ended =
           (*worker)->failure() == WorkerFailure::ended ? (*worker)->how_it_ended() : line.status().message();
@@ -33,6 +38,20 @@ Result<std::map<std::string, PeerReply>> describe(const std::string& set, const 
     if (!hello) return hello.status();
     all[hello->peer] = *std::move(hello);
   }
+  return all;
+}
+
+Result<Hellos> describe_set(const std::string& set, const std::string& given) {
+  Result<std::string> python = peer_python(set, given);
+  if (!python) return python.status();
+  return describe(*python, {"--describe", set}, /*one=*/false);
+}
+
+// One whose library ends the process takes those behind it along: whoever was not told of is asked alone.
+Result<Hellos> describe_alone(const PeerInfo& peer, const std::string& given) {
+  Result<std::string> python = peer_python(peer.set, given);
+  if (!python) return python.status();
+  return describe(*python, {peer.name}, /*one=*/true);
 }
 
 std::string line_of(const PeerInfo& peer, std::size_t width, const PeerReply& hello) {
@@ -47,23 +66,19 @@ std::string line_of(const PeerInfo& peer, std::size_t width, const PeerReply& he
 }  // namespace
 
 std::string peer_list(const std::string& python) {
-  std::string text = fmt::format("Peers (--peers NAMES), their files in {}:\n", peers_directory());
+  std::string text = fmt::format("Peers (--peers NAMES), their files in {}:\n", peer_files_directory());
   std::size_t width = 0;
   for (const PeerInfo& peer : peers()) width = std::max(width, peer.name.size());
-  std::map<std::string, Result<std::map<std::string, PeerReply>>> sets;
+  std::map<std::string, Result<Hellos>> sets;
   for (const PeerInfo& peer : peers()) {
     if (!peer.absent.empty()) {
       text += fmt::format("  {:<{}}  absent: {}; {}\n", peer.name, width, peer.absent, peer.install);
       continue;
     }
     auto found = sets.find(peer.set);
-    if (found == sets.end()) {
-      Result<std::string> program = peer_python(peer.set, python);
-      found = sets.emplace(peer.set, program ? describe(peer.set, *program)
-                                             : Result<std::map<std::string, PeerReply>>(program.status()))
-                  .first;
-    }
-    const Result<std::map<std::string, PeerReply>>& described = found->second;
+    if (found == sets.end()) found = sets.emplace(peer.set, describe_set(peer.set, python)).first;
+    Result<Hellos> described = found->second;
+    if (described && !described->contains(peer.name)) described = describe_alone(peer, python);
     if (!described) {
       text += fmt::format("  {:<{}}  absent: {}\n", peer.name, width, described.status().message());
     } else if (const auto hello = described->find(peer.name); hello != described->end()) {
