@@ -11,12 +11,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
-PROGRAM = os.environ.get("HEADWISE_PROGRAM", "build/release/bin/headwise")
-SOURCE = os.environ.get("HEADWISE_SOURCE_DIR", os.path.join(os.path.dirname(__file__), "..", ".."))
+from program import PROGRAM, SOURCE, Temporary, environment, read, run
+
 GOLDEN = os.path.join(SOURCE, "tests", "cli", "golden")
 
 # Written into every row; other tools rely on the names.
@@ -27,23 +26,6 @@ least_bytes error_max error_rms error_limit rows_verified speedup baseline timer
 reproduce""".split()
 
 QUICK = ["--seq", "32", "--heads", "1", "--head-dim", "16", "--threads", "1", "--seconds", "0.01", "--no-peaks"]
-
-
-def environment(**changes):
-    values = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "NO_COLOR", "HEADWISE_KERNEL")}
-    values.update({"LC_ALL": "C", "HEADWISE_DATA": os.path.join(SOURCE, "data")})
-    values.update(changes)
-    return values
-
-
-def run(*arguments, **changes):
-    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=120, env=environment(**changes))
-
-
-def read(path):
-    with open(path, encoding="utf-8") as stream:
-        lines = [json.loads(line) for line in stream]
-    return lines[0], lines[1:]
 
 
 def on_terminal(*arguments, columns=100, **changes):
@@ -69,16 +51,6 @@ def on_terminal(*arguments, columns=100, **changes):
     os.close(main)
     process.wait()
     return process.returncode, shown.decode("utf-8", "replace")
-
-
-class Temporary(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
 
 
 class Golden(unittest.TestCase):
