@@ -124,9 +124,9 @@ class Peers(Temporary):
                 os.kill(pid, signal.SIGKILL)
         self.assertEqual(left, {}, "processes that outlived the program")
 
-    def bench(self, *words, code=0, name="run.jsonl", python=PYTHON, **changes):
+    def bench(self, *words, code=0, python=PYTHON, **changes):
         """A run to its end: what it printed, and its rows by contender and number of keys."""
-        out = self.path(name)
+        out = self.path("run.jsonl")
         result = run("bench", *words, *SMALL, *python, "--out", out, **marked(**changes))
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)
         self.nobody_is_left(seconds=0)  # when the program has ended, its workers have
@@ -222,8 +222,7 @@ class Failures(Peers):
         # It takes 64 MiB; the system counts pages for each thread and adds them up now and then.
         self.assertGreater(rows["fake.takes_memory", 8]["peak_resident_bytes"], 60 << 20)
         self.assertLess(rows["fake.good", 8]["peak_resident_bytes"], 30 << 20)
-        for word in ("chatter chatter", "Traceback"):  # what peers print is nobody's output
-            self.assertNotIn(word, result.stdout + result.stderr)
+        self.assertNotRegex(result.stdout + result.stderr, "chatter chatter|Traceback")  # what peers print
 
     def test_what_stalls_ends_at_its_limit(self):
         start = time.monotonic()
@@ -240,8 +239,7 @@ class Failures(Peers):
             with self.subTest(row=name):
                 self.check_good(row)
         expected = 3 * limit + 10  # three that prepare or call for ever, and one timed request
-        self.assertGreater(took, expected - 0.5)
-        self.assertLess(took, expected + 12)
+        self.assertTrue(expected - 0.5 < took < expected + 12, took)
 
     def test_a_slow_one_is_not_a_stalled_one(self):
         _, rows = self.bench("--seq", "8", *NAIVE, "--peers", "fake.slow_prepare")
@@ -278,9 +276,8 @@ class Environments(Peers):
 
     def test_a_program_that_is_no_python(self):
         text = self.path("text")
-        with open(text, "w", encoding="utf-8") as stream:
+        with open(text, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o755)) as stream:
             stream.write("no program\n")
-        os.chmod(text, 0o755)
         for python, reason in (("true", r"ended with exit code 0 while it started"),
                                ("cat", r"ended with exit code 1 while it started; it wrote last: .*invalid option"),
                                (text, r"ended with exit code 127 while it started; it wrote last: .*cannot be executed")):
@@ -419,22 +416,21 @@ class Sweeps(Peers):
             out = self.path(name + ".jsonl")
             result = run(*line[1:], "--samples", "3", "--no-peaks", *PYTHON, "--out", out, **marked())
             self.assertEqual(result.returncode, code, result.stderr)
-            _, again = read(out)
+            again = read(out)[1]
             self.assertEqual([row["contender"] for row in again], [name])
             for field in ("case", "reproduce", "status", "kind", "error_max", "softmax_scale", "threads", "causal", "ran"):
                 self.assertEqual(again[0][field], rows[name, 8][field], field)
 
     def test_exit_codes(self):
-        for names, code in (("fake.good,fake.raises", 1), ("fake.good,fake.wrong", 1), ("fake.good,fake.memory", 0),
-                            ("fake.good,fake.absent,fake.unsupported", 0)):
+        for names, code in (("fake.good,fake.raises", 1), ("fake.good,fake.wrong", 1),
+                            ("fake.good,fake.absent,fake.unsupported,fake.memory", 0)):
             with self.subTest(peers=names):
                 self.bench("--seq", "4", *NAIVE, "--peers", names, code=code)
         alone = ["--seq", "4", "--kernels", "none", "--baseline", "none"]
         _, rows = self.bench(*alone, "--peers", "fake.absent", code=4)
         self.assertEqual([row["status"] for row in rows.values()], ["absent"])
         self.bench(*alone, "--peers", "fake.good", python=["--peer-python", self.path("python")], code=4)
-        _, rows = self.bench(*alone, "--peers", "fake.unsupported", code=0)
-        self.assertEqual(list(rows), [("fake.unsupported", 4)])
+        self.bench(*alone, "--peers", "fake.unsupported", code=0)
 
     def test_verify_checks_peers_and_times_none(self):
         out = self.path("run.jsonl")
@@ -450,8 +446,7 @@ class Sweeps(Peers):
     def test_what_is_unknown_is_refused(self):
         small = ["--seq", "4", *SMALL, *PYTHON]
         for words, says in ((["--peers", "fake.god"], "did you mean 'fake.good'"), (["--peers", "faek"], "did you mean 'fake'"),
-                            (["--peers", "fake.z*"], "no peer 'fake.z*'"),
-                            (["--kernels", "none"], "none")):
+                            (["--peers", "fake.z*"], "no peer 'fake.z*'"), (["--kernels", "none"], "--peers must name somebody")):
             with self.subTest(words=words):
                 result = run("bench", *small, *words, "--out", self.path("run.jsonl"), **marked())
                 self.assertEqual(result.returncode, 3, result.stderr)
