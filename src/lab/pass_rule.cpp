@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 namespace headwise::lab {
@@ -120,6 +121,27 @@ TensorVerdict judge_tensor(const VerifiedTensor& tensor) {
   if (verdict.reason.empty() && errors.rms() > tensor.limits.limit_rms)
     verdict.reason = above("root mean square error", errors.rms(), tensor.limits.limit_rms);
   return verdict;
+}
+
+std::string unwritten(const char* name, const TensorView& view, bool of_keys) {
+  const auto width = static_cast<std::int64_t>(size_of(view.dtype));
+  constexpr std::uint64_t kPoison = ~std::uint64_t{0};
+  for (std::int64_t b = 0; b < view.shape[0]; ++b) {
+    for (std::int64_t s = 0; s < view.shape[1]; ++s) {
+      for (std::int64_t h = 0; h < view.shape[2]; ++h) {
+        const std::byte* row = view.as<const std::byte>() +
+                               (b * view.stride[0] + s * view.stride[1] + h * view.stride[2]) * width;
+        for (std::int64_t c = 0; c < view.shape[3]; ++c) {
+          std::uint64_t bits = kPoison;
+          std::memcpy(&bits, row + c * width, static_cast<std::size_t>(width));
+          if (bits != kPoison) continue;
+          return std::string(name) + " was not written (" + place({b, h, s}, of_keys) + ", channel " +
+                 std::to_string(c) + ")";
+        }
+      }
+    }
+  }
+  return {};
 }
 
 }  // namespace headwise::lab

@@ -34,6 +34,10 @@ struct TensorVerdict {
 };
 TensorVerdict judge_tensor(const VerifiedTensor& tensor);
 
+// Why a tensor cannot be whole, or empty: an element anywhere, also where no row is verified, still holds
+// what poison() wrote. Who leaves out what nobody verifies would be fast.
+std::string unwritten(const char* name, const TensorView& view, bool of_keys = false);
+
 // "batch 0, query 3, head 1"; of keys "batch 0, key 3, kv head 1".
 std::string place(const oracle::RowId& row, bool of_keys = false);
 std::string error_text(double value);

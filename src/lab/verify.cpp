@@ -189,6 +189,8 @@ struct Judge {
       show(seen, tensor.limits);
       verdict.reason = seen.reason;
     }
+    for (const auto& [name, view] : {std::pair{"dq", &args.dq}, {"dk", &args.dk}, {"dv", &args.dv}})
+      if (verdict.reason.empty()) fail(unwritten(name, *view, view != &args.dq));
   }
 };
 

@@ -76,6 +76,7 @@ struct Verdict {
 
 // Looks at out and, where the problem asks for it and it is given, lse; backward: at dq, dk and dv. All in
 // host memory.
+// Gradients that are not verified must at least have been written.
 Verdict judge(const Reference& reference, const AttentionArgs& host_args);
 // Fetches the outputs, judges them and checks the guard bands.
 Verdict verify(Inputs& inputs, const Reference& reference);

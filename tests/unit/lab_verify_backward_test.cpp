@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <set>
@@ -337,6 +338,21 @@ TEST(VerifyGradients, KeysThatNobodySeesMustBeZero) {
   EXPECT_TRUE(rows.passes(Fault::none)) << rows.verdict(Fault::none).reason;
   rows.inputs().args().dq.as<float>()[0] = 0.01F;
   EXPECT_FALSE(verify(rows.inputs(), rows.reference()).passed());
+}
+
+TEST(VerifyGradients, WhatNobodyVerifiesMustBeWritten) {
+  Bench bench(sizes(4, 4, 20, 20, DType::bf16), {});
+  ASSERT_TRUE(bench.passes(Fault::none)) << bench.verdict(Fault::none).reason;
+  const AttentionArgs& args = bench.inputs().host_args();
+  const oracle::GradientRows few{.queries = {{0, 0, 3}}, .keys = {{0, 0, 5}, {0, 3, 5}}};
+  Result<Reference> reference = make_reference(args, bench.inputs().problem(), few);
+  ASSERT_TRUE(reference.ok()) << reference.status().message();
+  EXPECT_TRUE(verify(bench.inputs(), *reference).passed()) << verify(bench.inputs(), *reference).reason;
+  auto* row = args.dk.as<std::uint16_t>() + 7 * args.dk.stride[1] + 1 * args.dk.stride[2];
+  std::fill_n(row, args.dk.shape[3], std::uint16_t{0xffff});
+  const Verdict verdict = verify(bench.inputs(), *reference);
+  EXPECT_FALSE(verdict.passed());
+  EXPECT_EQ(verdict.reason, "dk was not written (batch 0, key 7, kv head 1, channel 0)");
 }
 
 TEST(VerifyGradients, UnwrittenOutputsFail) {
