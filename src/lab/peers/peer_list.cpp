@@ -36,7 +36,8 @@ Result<Hellos> describe(const std::string& python, const std::vector<std::string
     }
     Result<PeerReply> hello = parse_reply(*line);
     if (!hello) return hello.status();
-    all[hello->peer] = *std::move(hello);
+    std::string peer = hello->peer;
+    all[std::move(peer)] = *std::move(hello);
   }
   return all;
 }

@@ -47,12 +47,14 @@ std::vector<std::string> environment_of(const WorkerCommand& command) {
   }
   for (const auto& [name, value] : command.environment) words[name] = value;
   std::vector<std::string> lines;
-  for (const auto& [name, value] : words) lines.push_back(name + "=" + value);
+  lines.reserve(words.size());
+  for (const auto& [name, value] : words) lines.push_back(fmt::format("{}={}", name, value));
   return lines;
 }
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
   std::vector<char*> all;
+  all.reserve(texts.size() + 1);
   for (std::string& text : texts) all.push_back(text.data());
   all.push_back(nullptr);
   return all;
