@@ -78,7 +78,9 @@ Status SharedTensors::make(const Inputs& inputs) {
         fmt::format("{} bytes of shared memory for peers: {}", bytes_, std::strerror(errno)));
   }
   // Populated now: a page that cannot be had later would be a signal, not an error.
-  if (const int failed = posix_fallocate(file_, 0, static_cast<off_t>(bytes_)); failed != 0) {
+  int failed = EINTR;  // Ctrl-C must not read as a lack of memory
+  while (failed == EINTR) failed = posix_fallocate(file_, 0, static_cast<off_t>(bytes_));
+  if (failed != 0) {
     return Status::out_of_memory(
         fmt::format("{} bytes of shared memory for peers: {}", bytes_, std::strerror(failed)));
   }
