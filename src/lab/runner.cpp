@@ -226,6 +226,7 @@ class CaseRun {
     Need need = need_of(case_.problem, entry.contender.workspace_bytes());
     if (entry.contender.peer != nullptr) {
       if (pruned(case_)) return entry.end(check_case(case_));
+      if (Result<Peer*> peer = peers_.find(*entry.contender.peer); !peer) return entry.end(peer.status());
       need.workspace_bytes = need.input_bytes;  // what its process shares with this one
     }
     const auto available = static_cast<double>(device_->memory().available);

@@ -286,7 +286,7 @@ class Environments(Peers):
 
     def test_an_environment_that_is_missing_and_one_that_is_there(self):
         data = self.data_folder()
-        self.check_python("absent", r"fake is not installed; make peers PEERS=fake installs it, --peer-python PATH",
+        self.check_python("absent", r"fake has no requirements that make peers could install; --peer-python PATH",
                           python=[], HEADWISE_DATA=data)
         os.makedirs(os.path.join(data, "environments", "fake", "bin"))
         os.symlink(sys.executable, os.path.join(data, "environments", "fake", "bin", "python"))

@@ -159,7 +159,7 @@ Result<std::string> peer_python(const std::string& set, const std::string& given
   const fs::path python = fs::path(data_directory()) / "environments" / set / "bin" / "python";
   if (is_executable(python)) return python.string();
   std::error_code error;
-  if (!fs::exists(fs::path(files_directory()) / "requirements" / (set + ".txt"), error)) {
+  if (!fs::exists(fs::path(peer_files_directory()) / "requirements" / (set + ".txt"), error)) {
     return Status::unavailable(fmt::format(
         "{} has no requirements that make peers could install; --peer-python PATH uses a Python that has it",
         set));
