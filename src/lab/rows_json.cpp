@@ -6,6 +6,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "lab/json_lines.h"
 #include "lab/row_files.h"
 #include "lab/rows.h"
 
@@ -13,6 +14,9 @@ namespace headwise::lab {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMostDepth = 16;  // a row is two levels deep
+constexpr std::size_t kExcerpt = 40;
 
 Json number_to_json(double value) {
   if (std::isnan(value)) return "nan";
@@ -83,49 +87,22 @@ Status problem_at(std::string_view where, std::string_view what) {
   return Status::invalid_argument(fmt::format("{}: {}", where, what));
 }
 
-// A short quotation of what came, on one line.
-std::string excerpt(std::string_view text) {
-  std::string shown(text.substr(0, 40));
-  for (char& c : shown) {
-    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) c = '?';
-  }
-  return "'" + shown + (text.size() > 40 ? "...'" : "'");
-}
-
-// Deep nesting is refused before the parser recurses into it: a row is two levels deep.
-bool too_deep(std::string_view line) {
-  int depth = 0;
-  bool in_string = false;
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      if (++depth > 16) return true;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return false;
-}
-
 // An object of the schema that says its type.
 Result<Json> parse_object(std::string_view line, std::string_view where) {
-  if (too_deep(line)) return problem_at(where, "nested more than 16 levels deep; not a headwise result file");
+  if (nested_deeper(line, kMostDepth))
+    return problem_at(where, "nested more than 16 levels deep; not a headwise result file");
   Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return problem_at(where, "not a whole JSON object: " + excerpt(line));
-  if (!json.is_object()) return problem_at(where, "expected a JSON object, got " + excerpt(line));
+  if (json.is_discarded()) return problem_at(where, "not a whole JSON object: " + excerpt(line, kExcerpt));
+  if (!json.is_object()) return problem_at(where, "expected a JSON object, got " + excerpt(line, kExcerpt));
   const auto schema = json.find("schema");
   if (schema == json.end() || !schema->is_string()) {
     return problem_at(where,
                       fmt::format("no \"schema\"; expected {}: not a headwise result file", kRowSchema));
   }
   if (schema->get_ref<const std::string&>() != kRowSchema) {
-    return problem_at(where, fmt::format("schema {} is not known; this program reads {}",
-                                         excerpt(schema->get_ref<const std::string&>()), kRowSchema));
+    return problem_at(where,
+                      fmt::format("schema {} is not known; this program reads {}",
+                                  excerpt(schema->get_ref<const std::string&>(), kExcerpt), kRowSchema));
   }
   const auto found = json.find("type");
   if (found == json.end() || !found->is_string()) return problem_at(where, "\"type\" must be text");
@@ -215,9 +192,9 @@ Result<Row> row_of(const Json& json, std::string_view where) {
     const auto found = json.find(std::string(field.name));
     if (found == json.end() || found->is_null()) continue;
     if (!std::visit(FromJson{row, *found}, field.member)) {
-      return problem_at(where,
-                        fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
-                                    excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace))));
+      return problem_at(
+          where, fmt::format("\"{}\" must be {}, got {}", field.name, name(type_of(field)),
+                             excerpt(found->dump(-1, ' ', true, Json::error_handler_t::replace), kExcerpt)));
     }
   }
   for (const char* needed : {"case", "contender", "status"}) {
@@ -313,7 +290,7 @@ Status take_line(std::string_view line, std::string_view where, RunFile& file) {
     return problem_at(where,
                       "a second run begins here, and rows of two runs are not comparable: one file a run");
   const std::string unknown =
-      fmt::format(": lines of type {} are not known to this program and left out", excerpt(type));
+      fmt::format(": lines of type {} are not known to this program and left out", excerpt(type, kExcerpt));
   const auto same = [&](const std::string& warning) { return warning.ends_with(unknown); };
   if (std::none_of(file.warnings.begin(), file.warnings.end(), same))
     file.warnings.push_back(std::string(where) + unknown);

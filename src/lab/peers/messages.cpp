@@ -5,39 +5,15 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "lab/json_lines.h"
+
 namespace headwise::lab {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMostDepth = 8;
-
-// A nested bomb is refused before the parser recurses into it.
-bool too_deep(std::string_view line) {
-  std::size_t depth = 0;
-  bool quoted = false;  // brackets in a library's words nest nothing
-  for (std::size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    if (quoted && c == '\\') {
-      ++i;
-    } else if (c == '"') {
-      quoted = !quoted;
-    } else if (!quoted && (c == '{' || c == '[')) {
-      if (++depth > kMostDepth) return true;
-    } else if (!quoted && (c == '}' || c == ']') && depth > 0) {
-      --depth;
-    }
-  }
-  return false;
-}
-
-std::string excerpt(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown) {
-    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7f) c = '?';
-  }
-  return fmt::format("'{}{}'", shown, text.size() > 60 ? "..." : "");
-}
+constexpr std::size_t kExcerpt = 60;
 
 class Reader {
  public:
@@ -134,9 +110,9 @@ std::string plain_message(std::int64_t id, std::string_view op) { return line_of
 
 Result<PeerReply> parse_reply(std::string_view line) {
   const auto no = [&](std::string_view why) {
-    return Status::internal(fmt::format("wrote {}: {}", excerpt(line), why));
+    return Status::internal(fmt::format("wrote {}: {}", excerpt(line, kExcerpt), why));
   };
-  if (too_deep(line)) return no("too deeply nested");
+  if (nested_deeper(line, kMostDepth)) return no("too deeply nested");
   const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded() || !json.is_object()) return no("expected a JSON object on a line");
   PeerReply reply;
