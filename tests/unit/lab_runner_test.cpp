@@ -98,9 +98,10 @@ TEST_F(Runner, MeasuresEveryKernelOfTheDtypeAgainstTheBaseline) {
 }
 
 TEST_F(Runner, ColdCasesSayHow) {
-  const std::vector<Row> rows = run({{"seq", "16"},
+  // A call of a microsecond: shorter than a sample on any machine, however busy.
+  const std::vector<Row> rows = run({{"seq", "4"},
                                      {"heads", "1"},
-                                     {"head-dim", "16"},
+                                     {"head-dim", "8"},
                                      {"kernels", "naive"},
                                      {"baseline", "none"},
                                      {"threads", "1"},
@@ -116,7 +117,7 @@ TEST_F(Runner, ColdCasesSayHow) {
   EXPECT_THAT(rows[1].case_id, HasSubstr("cache=cold"));
   EXPECT_THAT(rows[1].reproduce, HasSubstr("--cache cold"));
   EXPECT_EQ(*rows[1].repeats, 1);
-  EXPECT_GE(*rows[1].samples, 10);
+  EXPECT_GE(*rows[1].samples, 3);
 }
 
 TEST_F(Runner, ACallTheTimerCannotTellIsSaidToBeCoarse) {
