@@ -45,18 +45,21 @@ struct AttentionArgs {
   TensorView lse{};  // optional f32 [batch, heads, seq_q]: natural log of the sum of exp(scores)
 
   // Optional features; a kernel that lacks one says so (explain()).
-  TensorView mask{};          // bool (true = attend) or floating, added; [batch|1, heads|1, seq_q|1, seq_kv]
+  // bool (true = attend) or floating, added (-inf hides); [batch|1, heads|1, seq_q|1, seq_kv or fewer]: keys
+  // behind its last axis are hidden
+  TensorView mask{};
   TensorView bias{};          // floating, added to the scores; [batch|1, heads|1, seq_q|1, seq_kv]
   TensorView alibi_slopes{};  // f32 [heads] or [batch, heads]
   TensorView sinks{};         // f32 [heads]: a logit that joins the denominator
   TensorView cu_seqlens_q{};  // int32 [sequences + 1]: packed rows, then batch is 1
   TensorView cu_seqlens_kv{};
-  TensorView lengths_kv{};   // int32 [batch]: keys in use of each sequence
+  TensorView lengths_kv{};   // int32 [batch]: keys in use of each sequence end here; align counts from this end
+  TensorView starts_kv{};    // int32 [batch]: and begin here (left padding); keys keep their places
   TensorView block_table{};  // int32 [batch, pages of a sequence]; k and v are [pages, page_size, kv_heads,
                              // head_dim]
   TensorView q_scale{}, k_scale{}, v_scale{};  // quantised dtypes
   std::uint64_t dropout_seed = 0;
-  std::uint64_t dropout_offset = 0;
+  std::uint64_t dropout_offset = 0;  // below 2^32
 
   // Direction backward: dout comes in, the gradients of q, k and v go out; all four or none. out and lse are
   // then what forward gave for the same q, k and v: both are required and read.
@@ -64,6 +67,9 @@ struct AttentionArgs {
   TensorView dq{};    // shape and dtype of q
   TensorView dk{};    // shape and dtype of k: summed over the heads that share it
   TensorView dv{};    // shape and dtype of v
+  // On request, besides:
+  TensorView dbias{};   // shape and dtype of bias: summed over the axes that broadcast
+  TensorView dsinks{};  // f32 [heads]
 };
 
 struct AttentionOptions {
@@ -73,7 +79,7 @@ struct AttentionOptions {
   std::int64_t window_left = -1;   // keys j >= i' - window_left; -1: open
   std::int64_t window_right = -1;  // keys j <= i' + window_right; -1: open
   float softcap = 0;               // scores become softcap * tanh(score / softcap); 0: off
-  float dropout_p = 0;             // [0, 1)
+  float dropout_p = 0;             // [0, 1); rounded to a multiple of 1/65536 below 1
   std::int64_t page_size = 0;      // with block_table
   bool deterministic = false;      // backward: same bits from run to run (forward always has them)
   bool batch_invariant = false;    // the choice of kernel looks at neither batch nor threads
@@ -109,9 +115,12 @@ struct AttentionProblem {
   std::int64_t total_q = 0;  // rows of all sequences; varlen
   std::int64_t total_kv = 0;
   bool lengths = false;    // lengths_kv given
+  bool starts = false;     // starts_kv given
   std::int64_t pages = 0;  // paged cache: pages in k and v
   std::int64_t page_size = 0;
   bool lse = false;  // forward: lse wanted; backward always reads it
+  bool dbias = false;  // backward: wanted
+  bool dsinks = false;
   // In bytes, 1 to 16, what base addresses and outer strides of q, k, v, out and their gradients have at
   // least.
   int pointer_alignment = 1;

@@ -49,6 +49,7 @@ Support supports_features(const AttentionProblem& problem, const Traits& traits,
       FeatureCheck{"dropout_p", p.dropout_p != 0, features.dropout},
       FeatureCheck{"cu_seqlens", p.varlen, features.varlen},
       FeatureCheck{"lengths_kv", p.lengths, features.lengths},
+      FeatureCheck{"starts_kv", p.starts, features.lengths},
       FeatureCheck{"block_table", p.page_size > 0, features.paged},
   };
   for (const FeatureCheck& check : checks) {

@@ -1,4 +1,4 @@
-// Which keys a query may see, as half-open ranges: causal, window and alignment are all one range
+// Which keys a query may see, as half-open ranges: causal, window, alignment and lengths are all one range
 // a query, so kernels compute ranges and never a mask.
 #pragma once
 
@@ -15,19 +15,35 @@ struct KeyRange {
   [[nodiscard]] bool empty() const noexcept { return end <= begin; }
 };
 
-// Keys that query i may see: [i' - window_left, i' + window_right], i' at most with causal, within
-// [0, seq_kv). Sums are kept from overflowing by clamping open windows.
-inline KeyRange key_range(const AttentionProblem& p, std::int64_t i) noexcept {
-  const std::int64_t at = i + p.query_offset();
-  KeyRange r{0, p.seq_kv};
-  if (p.window_left >= 0 && at > p.window_left) r.begin = at - p.window_left;
-  std::int64_t right = p.window_right;
-  if (p.causal) right = 0;
-  if (right >= 0 && right < p.seq_kv - 1 - at) r.end = at + right + 1;
-  if (r.end > p.seq_kv) r.end = p.seq_kv;
-  if (r.end < 0) r.end = 0;
-  if (r.begin > p.seq_kv) r.begin = p.seq_kv;
+// What decides which keys the queries of a sequence may see.
+struct Band {
+  KeyRange keys;            // in use
+  std::int64_t offset = 0;  // query i stands at i' = i + offset
+  std::int64_t left = -1;   // keys from i' - left on; -1: open
+  std::int64_t right = -1;  // up to i' + right; -1: open
+};
+
+// Of a sequence of `seq_q` queries whose keys in use are `keys`.
+inline Band band_of(const AttentionProblem& p, std::int64_t seq_q, KeyRange keys) noexcept {
+  return {keys, p.align == Align::bottom_right ? keys.end - seq_q : 0, p.window_left,
+          p.causal ? 0 : p.window_right};
+}
+inline Band band_of(const AttentionProblem& p) noexcept { return band_of(p, p.seq_q, {0, p.seq_kv}); }
+
+// Keys that query i may see: [i' - left, i' + right], within those in use. Sums are kept from overflowing by
+// clamping open windows.
+inline KeyRange key_range(const Band& band, std::int64_t i) noexcept {
+  const std::int64_t at = i + band.offset;
+  KeyRange r = band.keys;
+  if (band.left >= 0 && at - r.begin > band.left) r.begin = at - band.left;
+  if (band.right >= 0 && band.right < r.end - 1 - at) r.end = at + band.right + 1;
+  if (r.end < band.keys.begin) r.end = band.keys.begin;
+  if (r.begin > band.keys.end) r.begin = band.keys.end;
   return r;
+}
+
+inline KeyRange key_range(const AttentionProblem& p, std::int64_t i) noexcept {
+  return key_range(band_of(p), i);
 }
 
 // Of queries [first, last]: ranges move right with i, so the ends tell all. `any` holds each key
@@ -36,10 +52,13 @@ struct BlockRange {
   KeyRange any;
   KeyRange all;
 };
-inline BlockRange block_range(const AttentionProblem& p, std::int64_t first, std::int64_t last) noexcept {
-  const KeyRange a = key_range(p, first);
-  const KeyRange b = key_range(p, last);
+inline BlockRange block_range(const Band& band, std::int64_t first, std::int64_t last) noexcept {
+  const KeyRange a = key_range(band, first);
+  const KeyRange b = key_range(band, last);
   return {{a.begin, b.end}, {b.begin, a.end}};
+}
+inline BlockRange block_range(const AttentionProblem& p, std::int64_t first, std::int64_t last) noexcept {
+  return block_range(band_of(p), first, last);
 }
 
 enum class BlockKind : std::uint8_t { skipped, masked, full };

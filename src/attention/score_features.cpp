@@ -7,7 +7,8 @@
 namespace headwise {
 namespace {
 
-constexpr std::string_view kScoreLayout = "[batch or 1, heads or 1, seq_q or 1, seq_kv]";
+constexpr std::string_view kBiasLayout = "[batch or 1, heads or 1, seq_q or 1, seq_kv]";
+constexpr std::string_view kMaskLayout = "[batch or 1, heads or 1, seq_q or 1, seq_kv or fewer]";
 
 // Sets the axes that vary. One of extent 1 varies only where a plan says so and the size is 1 too.
 Status derive_broadcast(const Argument& tensor, const AttentionProblem& p, std::uint8_t& axes) {
@@ -30,16 +31,12 @@ Status derive_broadcast(const Argument& tensor, const AttentionProblem& p, std::
     if (extent == size && (size != 1 || planned)) varying = static_cast<std::uint8_t>(varying | bit);
   }
   axes = varying;
-  if (tensor.extent(3) < p.seq_kv) {
-    return check_extent(tensor, 3, p.seq_kv,
-                        "seq_kv; a short last axis is not filled up, so pad it yourself");
-  }
-  return check_extent(tensor, 3, p.seq_kv, "seq_kv");
+  return {};
 }
 
 Status derive_score_tensor(const Argument& tensor, DeviceId device, bool may_be_bool,
                            const AttentionProblem& p, std::uint8_t& axes) {
-  HEADWISE_TRY(check_layout(tensor, 4, kScoreLayout));
+  HEADWISE_TRY(check_layout(tensor, 4, may_be_bool ? kMaskLayout : kBiasLayout));
   HEADWISE_TRY(check_device(tensor, device));
   HEADWISE_TRY(
       may_be_bool ? check_dtype(tensor, {DType::boolean, DType::f32, DType::f16, DType::bf16, DType::f64}, "")
@@ -55,7 +52,9 @@ Status derive_mask(const AttentionArgs& args, DeviceId device, AttentionProblem&
     return {};
   }
   p.mask = args.mask.dtype == DType::boolean ? MaskKind::boolean : MaskKind::additive;
-  return derive_score_tensor({"mask", args.mask}, device, true, p, p.mask_axes);
+  HEADWISE_TRY(derive_score_tensor({"mask", args.mask}, device, true, p, p.mask_axes));
+  if (args.mask.shape[3] <= p.seq_kv) return {};
+  return check_extent({"mask", args.mask}, 3, p.seq_kv, "seq_kv, or fewer: keys behind them are hidden");
 }
 
 Status derive_bias(const AttentionArgs& args, DeviceId device, AttentionProblem& p) {
@@ -64,7 +63,8 @@ Status derive_bias(const AttentionArgs& args, DeviceId device, AttentionProblem&
     p.bias_axes = 0;
     return {};
   }
-  return derive_score_tensor({"bias", args.bias}, device, false, p, p.bias_axes);
+  HEADWISE_TRY(derive_score_tensor({"bias", args.bias}, device, false, p, p.bias_axes));
+  return check_extent({"bias", args.bias}, 3, p.seq_kv, "seq_kv");
 }
 
 Status check_float_vector(const Argument& tensor, int rank, std::string_view layout, DeviceId device) {
@@ -110,6 +110,10 @@ Status check_scale(const Argument& scale, const Argument& operand, DeviceId devi
 }  // namespace
 
 Status derive_score_features(const AttentionArgs& args, DeviceId device, AttentionProblem& p) {
+  if (args.dropout_offset >> 32 != 0) {
+    return Status::invalid_argument("dropout_offset: expected below 2^32, got " +
+                                    std::to_string(args.dropout_offset) + "; change dropout_seed instead");
+  }
   HEADWISE_TRY(derive_mask(args, device, p));
   HEADWISE_TRY(derive_bias(args, device, p));
   HEADWISE_TRY(derive_alibi(args, device, p));

@@ -112,15 +112,35 @@ Status check_lengths(const Argument& lengths, DeviceId device, const AttentionPr
   return {};
 }
 
-// Entries of pages in use lie within the cache; those beyond a sequence's length may hold anything.
+// Keys in use of a sequence begin within them.
+Status check_starts(const AttentionArgs& args, DeviceId device, const AttentionProblem& p) {
+  const Argument starts{"starts_kv", args.starts_kv};
+  const TensorView& lengths = args.lengths_kv;
+  HEADWISE_TRY(check_index_array(starts, 1, "[batch]", device));
+  HEADWISE_TRY(check_extent(starts, 0, p.batch, "batch of q"));
+  if (!on_host(starts.view) || (lengths.present() && !on_host(lengths))) return {};
+  for (std::int64_t b = 0; b < p.batch; ++b) {
+    const std::int64_t start = index_at(starts.view, b);
+    const std::int64_t end = lengths.present() ? index_at(lengths, b) : p.seq_kv;
+    if (start >= 0 && start <= end) continue;
+    return Status::invalid_argument(entry(starts, b) + ": expected 0 to " + std::to_string(end) +
+                                    " (where the keys in use end), got " + std::to_string(start));
+  }
+  return {};
+}
+
+// Entries of pages in use lie within the cache; those beside a sequence's keys in use may hold anything.
 Status check_table_entries(const AttentionArgs& args, const AttentionProblem& p) {
   const TensorView& table = args.block_table;
   const TensorView& lengths = args.lengths_kv;
-  if (!on_host(table) || (lengths.present() && !on_host(lengths))) return {};
+  const TensorView& starts = args.starts_kv;
+  if (!on_host(table) || (lengths.present() && !on_host(lengths)) || (starts.present() && !on_host(starts)))
+    return {};
   for (std::int64_t b = 0; b < p.batch; ++b) {
     const std::int64_t keys = lengths.present() ? index_at(lengths, b) : p.seq_kv;
-    const std::int64_t used = keys / p.page_size + (keys % p.page_size != 0 ? 1 : 0);
-    for (std::int64_t page = 0; page < used; ++page) {
+    const std::int64_t first = starts.present() ? index_at(starts, b) : 0;
+    const std::int64_t used = first == keys ? 0 : keys / p.page_size + (keys % p.page_size != 0 ? 1 : 0);
+    for (std::int64_t page = first / p.page_size; page < used; ++page) {
       const std::int64_t at = index_at(table, b, page);
       if (at >= 0 && at < p.pages) continue;
       return Status::invalid_argument("block_table[" + std::to_string(b) + ", " + std::to_string(page) +
@@ -146,6 +166,9 @@ Status check_combination(const AttentionArgs& args, const AttentionProblem& p) {
   if (args.cu_seqlens_kv.present() && args.lengths_kv.present()) {
     return Status::invalid_argument("lengths_kv: not with cu_seqlens_kv, which tells the lengths already");
   }
+  if (args.cu_seqlens_kv.present() && args.starts_kv.present()) {
+    return Status::invalid_argument("starts_kv: not with cu_seqlens_kv, which tells where sequences begin");
+  }
   if (!pages && p.page_size != 0) {
     return Status::invalid_argument("block_table: missing; expected with page_size " +
                                     std::to_string(p.page_size));
@@ -161,6 +184,7 @@ Status derive_sequences(const AttentionArgs& args, DeviceId device, AttentionPro
   HEADWISE_TRY(check_combination(args, p));
   p.varlen = args.cu_seqlens_q.present();
   p.lengths = args.lengths_kv.present();
+  p.starts = args.starts_kv.present();
   if (p.varlen) {
     HEADWISE_TRY(derive_packed_queries(args, device, p));
   } else {
@@ -179,6 +203,7 @@ Status derive_sequences(const AttentionArgs& args, DeviceId device, AttentionPro
     p.seq_kv = k.extent(1);
   }
   if (p.lengths) HEADWISE_TRY(check_lengths({"lengths_kv", args.lengths_kv}, device, p));
+  if (p.starts) HEADWISE_TRY(check_starts(args, device, p));
   return args.block_table.present() ? check_table_entries(args, p) : Status();
 }
 

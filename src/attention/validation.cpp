@@ -88,18 +88,28 @@ Status check_lse(const AttentionArgs& args, DeviceId device) {
 }
 
 bool has_gradients(const AttentionArgs& args) {
-  return args.dout.present() || args.dq.present() || args.dk.present() || args.dv.present();
+  return args.dout.present() || args.dq.present() || args.dk.present() || args.dv.present() ||
+         args.dbias.present() || args.dsinks.present();
 }
 
 // A gradient has the shape, dtype and device of the tensor it belongs to.
 Status check_gradient(const Argument& gradient, const Argument& of, std::string_view layout,
                       DeviceId device) {
-  HEADWISE_TRY(check_layout(gradient, 4, layout));
+  HEADWISE_TRY(check_layout(gradient, of.view.rank, layout));
   HEADWISE_TRY(check_device(gradient, device));
   HEADWISE_TRY(check_dtype(gradient, {of.view.dtype}, "dtype of " + std::string(of.name)));
-  for (int axis = 0; axis < 4; ++axis)
+  for (int axis = 0; axis < of.view.rank; ++axis)
     HEADWISE_TRY(check_extent(gradient, axis, of.extent(axis), "as " + std::string(of.name)));
   return {};
+}
+
+Status check_gradient_on_request(const Argument& gradient, const Argument& of, DeviceId device) {
+  if (!gradient.view.present()) return {};
+  const std::string name(of.name);
+  if (!of.view.present())
+    return Status::invalid_argument(std::string(gradient.name) + ": expected only with " + name);
+  HEADWISE_TRY(check_gradient(gradient, of, "(as " + name + ")", device));
+  return check_natural_alignment(gradient);
 }
 
 // Some of dout, dq, dk and dv are given: then all must be, and what forward gave beside them.
@@ -117,13 +127,15 @@ Status check_gradients(const AttentionArgs& args, DeviceId device) {
       check_gradient({"dout", args.dout}, {"out", args.out}, "[batch, seq_q, heads, head_dim_v]", device));
   HEADWISE_TRY(check_gradient({"dq", args.dq}, {"q", args.q}, "(as q)", device));
   HEADWISE_TRY(check_gradient({"dk", args.dk}, {"k", args.k}, "(as k)", device));
-  return check_gradient({"dv", args.dv}, {"v", args.v}, "(as v)", device);
+  HEADWISE_TRY(check_gradient({"dv", args.dv}, {"v", args.v}, "(as v)", device));
+  HEADWISE_TRY(check_gradient_on_request({"dbias", args.dbias}, {"bias", args.bias}, device));
+  return check_gradient_on_request({"dsinks", args.dsinks}, {"sinks", args.sinks}, device);
 }
 
 // What a call writes shares no byte with anything else it was given.
 Status check_outputs(const AttentionArgs& args, Direction direction) {
   const bool backward = direction == Direction::backward;
-  const std::array<Argument, 17> inputs = {
+  const std::array<Argument, 18> inputs = {
       Argument{"q", args.q},
       {"k", args.k},
       {"v", args.v},
@@ -134,6 +146,7 @@ Status check_outputs(const AttentionArgs& args, Direction direction) {
       {"cu_seqlens_q", args.cu_seqlens_q},
       {"cu_seqlens_kv", args.cu_seqlens_kv},
       {"lengths_kv", args.lengths_kv},
+      {"starts_kv", args.starts_kv},
       {"block_table", args.block_table},
       {"q_scale", args.q_scale},
       {"k_scale", args.k_scale},
@@ -142,9 +155,14 @@ Status check_outputs(const AttentionArgs& args, Direction direction) {
       {"lse", backward ? args.lse : kAbsent},
       {"dout", args.dout},
   };
-  const std::array<Argument, 3> outputs =
-      backward ? std::array<Argument, 3>{Argument{"dq", args.dq}, {"dk", args.dk}, {"dv", args.dv}}
-               : std::array<Argument, 3>{Argument{"out", args.out}, {"lse", args.lse}, {"", kAbsent}};
+  const std::array<Argument, 5> outputs =
+      backward ? std::array<Argument, 5>{Argument{"dq", args.dq},
+                                         {"dk", args.dk},
+                                         {"dv", args.dv},
+                                         {"dbias", args.dbias},
+                                         {"dsinks", args.dsinks}}
+               : std::array<Argument, 5>{
+                     Argument{"out", args.out}, {"lse", args.lse}, {"", kAbsent}, {"", kAbsent}, {"", kAbsent}};
   const auto overlap = [](std::string_view output, std::string_view other) {
     return Status::invalid_argument(std::string(output) + ": shares memory with " + std::string(other) +
                                     "; give it memory of its own");
@@ -230,6 +248,12 @@ Status check_words(const AttentionProblem& p) {
   if (!p.bias && p.bias_axes != 0) {
     return Status::invalid_argument("bias_axes: expected none, because there is no bias");
   }
+  if (p.dbias && !p.bias) return Status::invalid_argument("dbias: expected 0, because there is no bias");
+  if (p.dsinks && !p.sinks) return Status::invalid_argument("dsinks: expected 0, because there are no sinks");
+  if ((p.dbias || p.dsinks) && p.direction == Direction::forward) {
+    return Status::invalid_argument(std::string(p.dbias ? "dbias" : "dsinks") +
+                                    ": expected 0 with direction forward");
+  }
   if (p.page_size == 0 && p.pages != 0) {
     return Status::invalid_argument("page_size: expected at least 1, because pages is " + number(p.pages));
   }
@@ -269,6 +293,8 @@ Status derive_problem(const AttentionArgs& args, DeviceId device, AttentionProbl
   problem.head_dim_v = args.v.shape[3];
   problem.direction = has_gradients(args) ? Direction::backward : Direction::forward;
   problem.lse = args.lse.present() && problem.direction == Direction::forward;
+  problem.dbias = args.dbias.present();
+  problem.dsinks = args.dsinks.present();
   HEADWISE_TRY(derive_sequences(args, device, problem));
   HEADWISE_TRY(check_lse(args, device));
   HEADWISE_TRY(derive_score_features(args, device, problem));
