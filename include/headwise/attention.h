@@ -53,8 +53,9 @@ struct AttentionArgs {
   TensorView sinks{};         // f32 [heads]: a logit that joins the denominator
   TensorView cu_seqlens_q{};  // int32 [sequences + 1]: packed rows, then batch is 1
   TensorView cu_seqlens_kv{};
-  TensorView lengths_kv{};   // int32 [batch]: keys in use of each sequence end here; align counts from this end
-  TensorView starts_kv{};    // int32 [batch]: and begin here (left padding); keys keep their places
+  TensorView
+      lengths_kv{};        // int32 [batch]: keys in use of each sequence end here; align counts from this end
+  TensorView starts_kv{};  // int32 [batch]: and begin here (left padding); keys keep their places
   TensorView block_table{};  // int32 [batch, pages of a sequence]; k and v are [pages, page_size, kv_heads,
                              // head_dim]
   TensorView q_scale{}, k_scale{}, v_scale{};  // quantised dtypes
@@ -118,7 +119,7 @@ struct AttentionProblem {
   bool starts = false;     // starts_kv given
   std::int64_t pages = 0;  // paged cache: pages in k and v
   std::int64_t page_size = 0;
-  bool lse = false;  // forward: lse wanted; backward always reads it
+  bool lse = false;    // forward: lse wanted; backward always reads it
   bool dbias = false;  // backward: wanted
   bool dsinks = false;
   // In bytes, 1 to 16, what base addresses and outer strides of q, k, v, out and their gradients have at

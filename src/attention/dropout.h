@@ -1,7 +1,7 @@
-// Which weights dropout keeps: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")
-// with key = seed and counter = {key position >> 3, query, sequence * heads + head, offset}. Its 128 bits are
-// eight lanes of 16, lane 2 w in the lower half of word w; lane (key position & 7) decides. Positions of queries
-// and keys count from the first row of their sequence in memory.
+// Which weights dropout keeps: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2,
+// 3") with key = seed and counter = {key position >> 3, query, sequence * heads + head, offset}. Its 128 bits
+// are eight lanes of 16, lane 2 w in the lower half of word w; lane (key position & 7) decides. Positions of
+// queries and keys count from the first row of their sequence in memory.
 #pragma once
 
 #include <array>
@@ -16,7 +16,8 @@ inline constexpr std::uint32_t kPhiloxWeyl[2] = {0x9E3779B9U, 0xBB67AE85U};
 inline constexpr int kPhiloxRounds = 10;
 inline constexpr int kDropoutLanes = 8;
 
-inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::uint64_t seed) noexcept {
+inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
+                                           std::uint64_t seed) noexcept {
   std::array<std::uint32_t, 2> key{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
   for (int round = 0; round < kPhiloxRounds; ++round) {
     const std::uint64_t a = std::uint64_t{kPhiloxMultiplier[0]} * counter[0];

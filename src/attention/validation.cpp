@@ -156,13 +156,14 @@ Status check_outputs(const AttentionArgs& args, Direction direction) {
       {"dout", args.dout},
   };
   const std::array<Argument, 5> outputs =
-      backward ? std::array<Argument, 5>{Argument{"dq", args.dq},
-                                         {"dk", args.dk},
-                                         {"dv", args.dv},
-                                         {"dbias", args.dbias},
-                                         {"dsinks", args.dsinks}}
-               : std::array<Argument, 5>{
-                     Argument{"out", args.out}, {"lse", args.lse}, {"", kAbsent}, {"", kAbsent}, {"", kAbsent}};
+      backward
+          ? std::array<Argument, 5>{Argument{"dq", args.dq},
+                                    {"dk", args.dk},
+                                    {"dv", args.dv},
+                                    {"dbias", args.dbias},
+                                    {"dsinks", args.dsinks}}
+          : std::array<Argument, 5>{
+                Argument{"out", args.out}, {"lse", args.lse}, {"", kAbsent}, {"", kAbsent}, {"", kAbsent}};
   const auto overlap = [](std::string_view output, std::string_view other) {
     return Status::invalid_argument(std::string(output) + ": shares memory with " + std::string(other) +
                                     "; give it memory of its own");

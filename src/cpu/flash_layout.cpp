@@ -6,15 +6,23 @@ namespace headwise::cpu {
 
 std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t keys) const {
   std::int64_t bytes = 0;
-  if (staging == Staging::widened) {
+  const bool paged = p.page_size > 0;
+  if (staging == Staging::widened || (staging == Staging::as_they_lie && paged)) {
     bytes = keys * (widened_columns(p.head_dim) + widened_columns(p.head_dim_v)) * 4;
   } else if (staging == Staging::tiles) {
-    // K: all rows where they do not fill tiles.
-    const std::int64_t k_rows = p.head_dim % 32 == 0 ? 0 : keys;
+    // K: all rows where they do not fill tiles, or do not lie one after the other.
+    const std::int64_t k_rows = p.head_dim % 32 == 0 && !paged ? 0 : keys;
     bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + tail_elements(p.head_dim) +
              k_rows * tile_columns(p.head_dim)) *
             2;
   }
+  return line_up(static_cast<std::size_t>(bytes));
+}
+
+std::size_t KernelShape::visible_bytes(const AttentionProblem& p, std::int64_t keys) const {
+  if (p.mask == MaskKind::none) return 0;
+  const std::int64_t bytes = staging == Staging::tiles ? tile_rows(p.head_dim_v) * transposed_stride(keys) * 2
+                                                       : keys * widened_columns(p.head_dim_v) * 4;
   return line_up(static_cast<std::size_t>(bytes));
 }
 
@@ -24,10 +32,11 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
   lanes = shape.lanes;
   const std::int64_t partial = (shape.output_rows(p) + 2) * width;
   most_tiles = std::clamp<std::int64_t>(policy.block_q / width, 1, kTilesPerTask);
-  staged_bytes = shape.staged_bytes(p, std::min(p.seq_kv, chunk));
+  visible_offset = shape.staged_bytes(p, std::min(p.seq_kv, chunk));
+  floats_offset = visible_offset + shape.visible_bytes(p, policy.block_kv);
   block_floats = policy.block_kv * width + width + partial;
   const std::int64_t worker_floats = block_floats + most_tiles * (shape.query_rows(p) * width + partial);
-  worker_bytes = staged_bytes + line_up(static_cast<std::size_t>(worker_floats) * sizeof(float));
+  worker_bytes = floats_offset + line_up(static_cast<std::size_t>(worker_floats) * sizeof(float));
 
   // With fewer tiles than two a thread, single chunks are handed out. Smaller calls than the
   // planned one may split where it does not, so the space is for as many tiles as ever split.

@@ -17,6 +17,18 @@ enum class Staging : std::uint8_t {
   tiles,        // bf16: V transposed, K copied where its rows do not fill tiles (cpu/amx/tiles.inl)
 };
 
+// What kernels on the online softmax have: every feature is a part of their skeleton.
+inline constexpr FeatureSet kTiledFeatures{.window = true,
+                                           .softcap = true,
+                                           .alibi = true,
+                                           .sinks = true,
+                                           .bias = true,
+                                           .mask = true,
+                                           .dropout = true,
+                                           .varlen = true,
+                                           .lengths = true,
+                                           .paged = true};
+
 // Columns of a row that holds whole vectors of any instruction set: 16 floats.
 constexpr std::int64_t widened_columns(std::int64_t columns) { return (columns + 15) / 16 * 16; }
 
@@ -49,16 +61,20 @@ struct KernelShape {
   }
   // Of `keys` keys.
   [[nodiscard]] std::size_t staged_bytes(const AttentionProblem& p, std::int64_t keys) const;
+  // Of a block of keys: V with the rows that a mask hides from a whole tile; nothing without a mask.
+  [[nodiscard]] std::size_t visible_bytes(const AttentionProblem& p, std::int64_t keys) const;
 };
 
-// [worker 0][worker 1]...[partials: tile-major, chunk-minor]. A worker holds what is staged, its blocks
-// (scores, factors, one chunk's partial) and, for each tile of its task, Q^T and the running partial.
+// [worker 0][worker 1]...[partials: tile-major, chunk-minor]. A worker holds what is staged, V as far as a
+// mask shows it, its blocks (scores, factors, one chunk's partial) and, for each tile of its task, Q^T and
+// the running partial.
 struct FlashLayout {
   // A super-block of 192 rows (4 tiles of 48 on AVX-512) reads a chunk of K and V (head_dim 64: 256 KB,
   // within an L2 of 1 MB) four times for one trip to L3; more gains nothing and unbalances threads.
   static constexpr int kTilesPerTask = 8;
 
-  std::size_t staged_bytes = 0;
+  std::size_t visible_offset = 0;
+  std::size_t floats_offset = 0;
   std::size_t worker_bytes = 0;
   std::int64_t block_floats = 0;
   std::int64_t most_tiles = 1;  // of a task
@@ -80,11 +96,20 @@ struct FlashLayout {
   [[nodiscard]] std::int64_t tiles_per_task(const Tiling& tiling, int threads) const noexcept;
 };
 
-// Of a memory-efficient call, a worker: Q^T, scores of a block, factors, O^T, references and sums of a tile.
-inline std::size_t memeff_worker_bytes(const AttentionProblem& p, const Policy& policy,
-                                       const KernelShape& shape) {
-  const std::int64_t rows = p.head_dim + policy.block_kv + p.head_dim_v + 3;
-  return line_up(static_cast<std::size_t>(rows * shape.width()) * sizeof(float));
-}
+// Of a memory-efficient call, a worker: pages' K and V and those a mask shows of a block; then Q^T, scores of
+// a block, factors, O^T, references and sums of a tile.
+struct MemeffLayout {
+  std::size_t visible_offset;
+  std::size_t floats_offset;
+  std::size_t worker_bytes;
+
+  MemeffLayout(const AttentionProblem& p, const Policy& policy, const KernelShape& shape)
+      : visible_offset(shape.staged_bytes(p, policy.block_kv)),
+        floats_offset(visible_offset + shape.visible_bytes(p, policy.block_kv)),
+        worker_bytes(floats_offset +
+                     line_up(static_cast<std::size_t>((p.head_dim + policy.block_kv + p.head_dim_v + 3) *
+                                                      shape.width()) *
+                             sizeof(float))) {}
+};
 
 }  // namespace headwise::cpu

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "attention/mask.h"
+#include "attention/sequence.h"
 #include "headwise/attention.h"
 
 namespace headwise::cpu {
@@ -14,7 +15,7 @@ namespace headwise::cpu {
 // kv_head * group + r % group, so K and V are read once for the whole group.
 struct Rows {
   std::int64_t group = 1;
-  std::int64_t count = 0;  // of one (batch, kv head): seq_q * group
+  std::int64_t count = 0;  // of one (batch, kv head): seq_q * group; in sequences of unequal length the most
 
   // Without heads there are no rows, whatever the number of kv heads (0 too).
   explicit Rows(const AttentionProblem& p)
@@ -25,10 +26,13 @@ struct Rows {
   }
 };
 
-// A tile: up to `tile_rows` neighbouring rows of one (batch, kv head), the unit of the micro-kernels.
+// A tile: up to `tile_rows` neighbouring rows of one (batch, kv head), the unit of the micro-kernels. None
+// where its sequence is shorter than the longest.
 struct Tile {
   std::int64_t batch = 0, kv_head = 0;
   std::int64_t first_row = 0, rows = 0;
+  Sequence sequence;
+  Band band;
 };
 
 // Tiles in the order they are handed out: the last rows of every head first, because with a
@@ -53,18 +57,23 @@ struct Tiling {
     const std::int64_t groups = ((one_head ? tiles_per_head : heads) + together - 1) / together;
     return one_head ? heads * groups : groups;
   }
-  [[nodiscard]] Tile tile(std::int64_t index) const noexcept {
+  [[nodiscard]] Tile tile(const AttentionArgs& args, const AttentionProblem& p,
+                          std::int64_t index) const noexcept {
     const std::int64_t head = index % heads;
     const std::int64_t place = tiles_per_head - 1 - index / heads;
-    const std::int64_t first = place * tile_rows;
-    const std::int64_t left = rows - first;
-    return {head / kv_heads, head % kv_heads, first, left < tile_rows ? left : tile_rows};
+    Tile tile{
+        head / kv_heads, head % kv_heads, place * tile_rows, 0, sequence_of(args, p, head / kv_heads), {}};
+    tile.band = band_of(p, tile.sequence);
+    const std::int64_t left = tile.sequence.seq_q * Rows(p).group - tile.first_row;
+    tile.rows = left < 0 ? 0 : left < tile_rows ? left : tile_rows;
+    return tile;
   }
 };
 
-// Keys that the rows of a tile may see.
-inline BlockRange tile_range(const AttentionProblem& p, const Rows& rows, const Tile& tile) noexcept {
-  return block_range(p, rows.token(tile.first_row), rows.token(tile.first_row + tile.rows - 1));
+// Keys that the rows of a tile may see; none without rows.
+inline BlockRange tile_range(const Rows& rows, const Tile& tile) noexcept {
+  if (tile.rows == 0) return {{tile.band.keys.begin, tile.band.keys.begin}, {}};
+  return block_range(tile.band, rows.token(tile.first_row), rows.token(tile.first_row + tile.rows - 1));
 }
 
 inline KeyRange intersect(KeyRange a, KeyRange b) noexcept {

@@ -24,7 +24,7 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
         x[i] = zero();
         if (n * kLanes + i >= tile.rows) continue;
         const Element* row = args.q.as<const Element>() +
-                             offset(args.q, tile.batch, rows.token(r), rows.head(tile.kv_head, r));
+                             query_offset(args.q, tile.sequence, rows.token(r), rows.head(tile.kv_head, r));
         x[i] = _mm512_castsi512_ps(scaled_halves(load_halves(row + d, p.head_dim - d), factor));
       }
       transpose(x);

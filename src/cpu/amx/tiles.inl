@@ -48,17 +48,26 @@ inline Int widen_halves(const bfloat16* row, int count) {
 }
 
 // V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed.
-inline void transpose_values(const bfloat16* v, std::int64_t stride, std::int64_t keys,
-                             std::int64_t head_dim_v, bfloat16* to, std::int64_t to_stride) {
-  for (std::int64_t d = 0; d < head_dim_v; d += kLanes) {
-    const int columns = head_dim_v - d < kLanes ? static_cast<int>(head_dim_v - d) : kLanes;
-    for (std::int64_t j = 0; j < keys; j += kStep) {
+inline void transpose_values(const TensorView& v, const AttentionProblem& p, const Sequence& sequence,
+                             std::int64_t kv_head, KeyRange keys, bfloat16* to, std::int64_t to_stride) {
+  const std::int64_t count = keys.end - keys.begin;
+  for (std::int64_t j = 0; j < count; j += kStep) {
+    const bfloat16* source[kStep];
+    std::int64_t end = 0;
+    for (std::int64_t key = j; key < count && key < j + kStep; key = end) {
+      const std::int64_t last = j + kStep < count ? j + kStep : count;
+      end = run_end(p, sequence, keys.begin + key, keys.begin + last) - keys.begin;
+      const bfloat16* run = v.as<const bfloat16>() + key_offset(v, p, sequence, keys.begin + key, kv_head);
+      for (std::int64_t i = key; i < end; ++i) source[i - j] = run + (i - key) * v.stride[1];
+    }
+    for (std::int64_t d = 0; d < p.head_dim_v; d += kLanes) {
+      const int columns = p.head_dim_v - d < kLanes ? static_cast<int>(p.head_dim_v - d) : kLanes;
       Float x[kLanes];
       for (int r = 0; r < kLanes; ++r) {
         const std::int64_t key = j + 2 * r;
-        const bfloat16* row = v + key * stride + d;
-        const Int even = key < keys ? widen_halves(row, columns) : _mm512_setzero_si512();
-        const Int odd = key + 1 < keys ? widen_halves(row + stride, columns) : _mm512_setzero_si512();
+        const Int even = key < count ? widen_halves(source[2 * r] + d, columns) : _mm512_setzero_si512();
+        const Int odd =
+            key + 1 < count ? widen_halves(source[2 * r + 1] + d, columns) : _mm512_setzero_si512();
         x[r] = _mm512_castsi512_ps(_mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
       }
       transpose(x);
@@ -68,23 +77,42 @@ inline void transpose_values(const bfloat16* v, std::int64_t stride, std::int64_
 }
 
 template <class T>
-inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, std::int64_t batch,
+inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
   const std::int64_t rows = keys.end - keys.begin;
-  const T* k = args.k.as<const T>() + offset(args.k, batch, keys.begin, kv_head);
-  const T* v = args.v.as<const T>() + offset(args.v, batch, keys.begin, kv_head);
   const std::int64_t v_stride = transposed_stride(rows);
   auto* own_v = reinterpret_cast<T*>(scratch);
   T* tail = own_v + tile_rows(p.head_dim_v) * v_stride;
-  transpose_values(v, args.v.stride[1], rows, p.head_dim_v, own_v, v_stride);
-  if (p.head_dim % 32 == 0) {
+  transpose_values(args.v, p, sequence, kv_head, keys, own_v, v_stride);
+  const bool one_run = run_end(p, sequence, keys.begin, keys.end) == keys.end;
+  if (p.head_dim % 32 == 0 && one_run) {
+    const T* k = args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head);
     return {k, args.k.stride[1], keys.end, own_v, v_stride, tail, keys.begin};
   }
   // Rows that do not fill tiles: what stands behind them is somebody else's.
   const std::int64_t k_stride = tile_columns(p.head_dim);
   T* own_k = tail + tail_elements(p.head_dim);
-  copy_rows(k, args.k.stride[1], rows, p.head_dim, own_k, k_stride);
+  std::int64_t end = 0;
+  for (std::int64_t key = keys.begin; key < keys.end; key = end) {
+    end = run_end(p, sequence, key, keys.end);
+    copy_rows(args.k.as<const T>() + key_offset(args.k, p, sequence, key, kv_head), args.k.stride[1],
+              end - key, p.head_dim, own_k + (key - keys.begin) * k_stride, k_stride);
+  }
   return {own_k, k_stride, keys.end, own_v, v_stride, tail, keys.begin};
+}
+
+// V of keys [begin, begin + keys) of the staged ones, with zeros for those that `seen` has as 0.
+inline Staged visible_values(const Staged& from, std::int64_t begin, std::int64_t keys, const float* seen,
+                             std::int64_t head_dim_v, unsigned char* scratch) {
+  auto* v = reinterpret_cast<bfloat16*>(scratch);
+  const std::int64_t stride = transposed_stride(keys);
+  copy_rows(from.v + (begin - from.first), from.v_stride, tile_rows(head_dim_v), keys, v, stride);
+  for (std::int64_t j = 0; j < keys; ++j) {
+    if (seen[j] != 0) continue;
+    for (std::int64_t d = 0; d < tile_rows(head_dim_v); ++d)
+      __builtin_memset(static_cast<void*>(v + d * stride + j), 0, 2);
+  }
+  return {nullptr, 0, 0, v, stride, from.tail, begin};
 }
 
 // Staging has just read the values.
@@ -288,4 +316,13 @@ inline void values(const Staged& from, std::int64_t begin, std::int64_t keys, co
     value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, factor == nullptr,
                       o + d * kWidth);
   }
+}
+
+// The weights of key j and vector n that are not kept become 0, in their halves of the dwords.
+template <int N>
+inline void drop_weights(float* s, std::int64_t j, int n, Mask kept) {
+  float* cell = s + (j / 2 * N + n) * kLanes;
+  const Int other = _mm512_set1_epi32(j % 2 == 0 ? static_cast<int>(0xFFFF0000U) : 0xFFFF);
+  const Int pair = _mm512_loadu_si512(cell);
+  _mm512_storeu_si512(cell, _mm512_mask_and_epi32(pair, inverse(kept), pair, other));
 }

@@ -73,6 +73,38 @@ inline Float divide(Float a, Float b) { return _mm256_div_ps(a, b); }
 inline Float maximum(Float x, Float kept) { return _mm256_max_ps(x, kept); }
 inline Mask equal(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 inline Float select(Mask m, Float yes, Float no) { return _mm256_blendv_ps(no, yes, m); }
+inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
+inline Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+inline Mask inverse(Mask a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
+inline bool any(Mask a) { return _mm256_movemask_ps(a) != 0; }
+inline Float magnitude(Float x) {
+  return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF)));
+}
+// x where it is NaN, and otherwise within [-limit, limit].
+inline Float clamp(Float x, Float limit) {
+  return _mm256_max_ps(subtract(zero(), limit), _mm256_min_ps(limit, x));
+}
+inline Int lane_numbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+inline Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
+inline Int exclusive_or(Int a, Int b) { return _mm256_xor_si256(a, b); }
+inline Int lower_half(Int a) { return _mm256_and_si256(a, _mm256_set1_epi32(0xFFFF)); }
+inline Int upper_half(Int a) { return _mm256_srli_epi32(a, 16); }
+// Products of unsigned numbers, 64 bits a lane.
+inline void multiply_wide(Int a, Int b, Int& low, Int& high) {
+  const Int even = _mm256_mul_epu32(a, b);
+  const Int odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), b);
+  low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+  high = _mm256_blend_epi32(odd, _mm256_srli_epi64(even, 32), 0x55);
+}
+// Booleans as addends: 0, or -inf where false.
+inline Float load_first(const unsigned char* p, int count) {
+  std::uint64_t bytes = 0;
+  __builtin_memcpy(&bytes, p, static_cast<std::size_t>(count));
+  const Int x = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(bytes)));
+  const Mask hidden = _mm256_castsi256_ps(
+      _mm256_and_si256(_mm256_cmpeq_epi32(x, _mm256_setzero_si256()), first_lanes(count)));
+  return select(hidden, broadcast(-__builtin_inff()), zero());
+}
 // begin <= x < end
 inline Mask within(Int begin, Int x, Int end) {
   return _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(begin, x), _mm256_cmpgt_epi32(end, x)));

@@ -62,12 +62,39 @@ inline Float divide(Float a, Float b) { return _mm512_div_ps(a, b); }
 inline Float maximum(Float x, Float kept) { return _mm512_max_ps(x, kept); }
 inline Mask equal(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 inline Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m, no, yes); }
+inline Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+inline Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+inline Mask inverse(Mask a) { return static_cast<Mask>(~a); }
+inline bool any(Mask a) { return a != 0; }
+inline Float magnitude(Float x) { return _mm512_abs_ps(x); }
+// x where it is NaN, and otherwise within [-limit, limit].
+inline Float clamp(Float x, Float limit) {
+  return _mm512_max_ps(subtract(zero(), limit), _mm512_min_ps(limit, x));
+}
 
 inline Int load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
 inline Int broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
+inline Int lane_numbers() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 // begin <= x < end
 inline Mask within(Int begin, Int x, Int end) {
   return _mm512_mask_cmplt_epi32_mask(_mm512_cmple_epi32_mask(begin, x), x, end);
+}
+inline Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
+inline Int exclusive_or(Int a, Int b) { return _mm512_xor_si512(a, b); }
+inline Int lower_half(Int a) { return _mm512_and_si512(a, _mm512_set1_epi32(0xFFFF)); }
+inline Int upper_half(Int a) { return _mm512_srli_epi32(a, 16); }
+// Products of unsigned numbers, 64 bits a lane.
+inline void multiply_wide(Int a, Int b, Int& low, Int& high) {
+  const Int even = _mm512_mul_epu32(a, b);
+  const Int odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), b);
+  low = _mm512_mask_mov_epi32(even, 0xAAAA, _mm512_slli_epi64(odd, 32));
+  high = _mm512_mask_mov_epi32(odd, 0x5555, _mm512_srli_epi64(even, 32));
+}
+// Booleans as addends: 0, or -inf where false.
+inline Float load_first(const unsigned char* p, int count) {
+  const __m128i x = _mm_maskz_loadu_epi8(first_lanes(count), p);
+  const Mask hidden = _mm_mask_cmpeq_epi8_mask(first_lanes(count), x, _mm_setzero_si128());
+  return select(hidden, broadcast(-__builtin_inff()), zero());
 }
 
 // 2^t for t <= 0, and exactly 1 at 0: p(t - floor t) 2^floor t, p the degree-6 polynomial with

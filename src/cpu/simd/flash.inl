@@ -55,7 +55,8 @@ struct FlashCall {
   unsigned char* staged(int worker) const {
     return workspace + static_cast<std::size_t>(worker) * layout.worker_bytes;
   }
-  float* scratch(int worker) const { return reinterpret_cast<float*>(staged(worker) + layout.staged_bytes); }
+  unsigned char* visible(int worker) const { return staged(worker) + layout.visible_offset; }
+  float* scratch(int worker) const { return reinterpret_cast<float*>(staged(worker) + layout.floats_offset); }
   Partial partial_at(float* base, int lanes) const {
     const std::int64_t o = kShape.output_rows(p) * lanes;
     return {base, base + o, base + o + lanes};
@@ -74,9 +75,10 @@ inline void clear(const Partial& partial, int lanes) {
   }
 }
 
-// Keys of a chunk that some row of a tile may see.
-inline KeyRange keys_of_chunk(const BlockRange& range, std::int64_t chunk) {
-  return intersect(range.any, {chunk * kFlashChunk, (chunk + 1) * kFlashChunk});
+// Keys of a chunk, counted from the sequence's first key, that some row of a tile may see.
+inline KeyRange keys_of_chunk(const Tile& tile, KeyRange seen, std::int64_t chunk) {
+  const std::int64_t first = tile.band.keys.begin + chunk * kFlashChunk;
+  return intersect(seen, {first, first + kFlashChunk});
 }
 
 template <int N>
@@ -87,7 +89,7 @@ inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const floa
   float* factor = s + call.block_kv * kLanes * N;
   const Partial fresh = merge_into ? call.partial_at(factor + kLanes * N, kLanes * N) : to;
   online_softmax<N>(call.args, call.p, tile, q, call.scale, range, keys, call.block_kv, ready,
-                    {s, factor, call.staged(worker)}, fresh);
+                    {s, factor, call.staged(worker), call.visible(worker)}, fresh);
   if (merge_into) merge<N>(call.p.head_dim_v, call.scale, fresh, to);
 }
 
@@ -118,9 +120,10 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   const int count = static_cast<int>(last - first);
   for (int i = 0; i < count; ++i) {
     auto& m = member[i];
-    m.tile = call.tiling.tile(one_head ? (first + i) * heads + index % heads : first + i);
-    m.range = tile_range(call.p, Rows(call.p), m.tile);
+    m.tile = call.tiling.tile(call.args, call.p, one_head ? (first + i) * heads + index % heads : first + i);
+    m.range = tile_range(Rows(call.p), m.tile);
     m.vectors = vectors_for(m.tile.rows);
+    if (m.vectors == 0) continue;
     const int lanes = m.vectors * kLanes;
     m.q = free;
     const std::int64_t q_rows = kShape.query_rows(call.p);
@@ -130,20 +133,24 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
     HEADWISE_FOR_WIDTH(m.vectors, pack_queries, call.args, call.p, m.tile, call.scale.query, m.q);
     clear(m.state, lanes);
     if (m.range.any.empty()) continue;
-    if (m.range.any.begin < all.begin) all.begin = m.range.any.begin;
-    if (m.range.any.end > all.end) all.end = m.range.any.end;
+    const std::int64_t origin = m.tile.band.keys.begin;
+    if (m.range.any.begin - origin < all.begin) all.begin = m.range.any.begin - origin;
+    if (m.range.any.end - origin > all.end) all.end = m.range.any.end - origin;
   }
   for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
     Staged shared{};
     const bool share = one_head && count > 1;
     if (share) {
-      shared = stage<Element>(call.args, call.p, member[0].tile.batch, member[0].tile.kv_head,
-                              keys_of_chunk({all, all}, chunk), call.staged(worker));
+      const Tile& tile = member[0].tile;
+      const std::int64_t origin = tile.band.keys.begin;
+      shared = stage<Element>(call.args, call.p, tile.sequence, tile.kv_head,
+                              keys_of_chunk(tile, {origin + all.begin, origin + all.end}, chunk),
+                              call.staged(worker));
     }
     for (int i = 0; i < count; ++i) {
       auto& m = member[i];
-      const KeyRange keys = keys_of_chunk(m.range, chunk);
-      if (keys.empty()) continue;
+      const KeyRange keys = keys_of_chunk(m.tile, m.range.any, chunk);
+      if (m.vectors == 0 || keys.empty()) continue;
       HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, keys,
                          share ? &shared : nullptr, worker, m.state, m.started);
       m.started = true;
@@ -151,6 +158,7 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   }
   for (int i = 0; i < count; ++i) {
     auto& m = member[i];
+    if (m.vectors == 0) continue;
     HEADWISE_FOR_WIDTH(m.vectors, write_rows, call.args, call.p, m.tile, m.state.o, call.scale,
                        m.state.reference, m.state.sum);
   }
@@ -162,10 +170,11 @@ inline void flash_split_task(void* context, std::int64_t index, int worker) {
   const std::int64_t tiles = call.tiling.tiles();
   const std::int64_t tile_index = index % tiles;
   const std::int64_t chunk = index / tiles;
-  const Tile tile = call.tiling.tile(tile_index);
-  const BlockRange range = tile_range(call.p, Rows(call.p), tile);
-  const KeyRange keys = keys_of_chunk(range, chunk);
+  const Tile tile = call.tiling.tile(call.args, call.p, tile_index);
+  const BlockRange range = tile_range(Rows(call.p), tile);
+  const KeyRange keys = keys_of_chunk(tile, range.any, chunk);
   const int vectors = vectors_for(tile.rows);
+  if (vectors == 0) return;
   [[maybe_unused]] const ProductScope scope;
   float* q = call.scratch(worker) + call.layout.block_floats;
   const Partial to = call.partial_at(call.split_partial(tile_index, chunk), vectors * kLanes);
@@ -177,13 +186,15 @@ inline void flash_split_task(void* context, std::int64_t index, int worker) {
 
 inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/) {
   const auto& call = *static_cast<const FlashCall*>(context);
-  const Tile tile = call.tiling.tile(index);
-  const BlockRange range = tile_range(call.p, Rows(call.p), tile);
+  const Tile tile = call.tiling.tile(call.args, call.p, index);
+  const BlockRange range = tile_range(Rows(call.p), tile);
   const int vectors = vectors_for(tile.rows);
+  if (vectors == 0) return;
   const int lanes = vectors * kLanes;
-  const std::int64_t first = range.any.empty() ? 0 : range.any.begin / kFlashChunk;
+  const std::int64_t origin = tile.band.keys.begin;
+  const std::int64_t first = range.any.empty() ? 0 : (range.any.begin - origin) / kFlashChunk;
   const Partial to = call.partial_at(call.split_partial(index, first), lanes);
-  for (std::int64_t chunk = first + 1; chunk * kFlashChunk < range.any.end; ++chunk) {
+  for (std::int64_t chunk = first + 1; chunk * kFlashChunk < range.any.end - origin; ++chunk) {
     const Partial from = call.partial_at(call.split_partial(index, chunk), lanes);
     HEADWISE_FOR_WIDTH(vectors, merge, call.p.head_dim_v, call.scale, from, to);
   }

@@ -11,13 +11,15 @@ struct Partial {
 
 // A worker's memory for one tile at a time.
 struct BlockScratch {
-  float* s;               // block_kv * lanes scores
-  float* factor;          // a value a lane
-  unsigned char* staged;  // K and V of a block, or of a chunk
+  float* s;                // block_kv * lanes scores
+  float* factor;           // a value a lane
+  unsigned char* staged;   // K and V of a block, or of a chunk
+  unsigned char* visible;  // V of a block without hidden keys
 };
 
-// Partial of a tile over `keys`, cut into blocks at multiples of block_kv. Overwrites `to`. `ready`: the
-// keys staged already, for several tiles; null: each block is staged here, while it is in the caches.
+// Partial of a tile over `keys`, cut into blocks at multiples of block_kv from the sequence's first key.
+// Overwrites `to`. `ready`: the keys staged already, for several tiles; null: each block is staged here,
+// while it is in the caches.
 template <int N>
 inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile,
                            const float* q, Scale scale, const BlockRange& range, KeyRange keys,
@@ -32,24 +34,38 @@ inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p,
     reference[n] = minus_infinity;
     sum[n] = zero();
   }
+  const bool featured = has_score_features(p);
+  const bool masked = p.mask != MaskKind::none;
+  LaneFeatures lanes;
+  if (featured) find_lane_features(args, p, tile, kLanes * N, keys.begin, lanes);
+  Sight sight;
+  const std::int64_t origin = tile.band.keys.begin;
   bool empty = true;
   std::int64_t end = 0;
   for (std::int64_t begin = keys.begin; begin < keys.end; begin = end) {
-    end = (begin / block_kv + 1) * block_kv;
+    end = origin + ((begin - origin) / block_kv + 1) * block_kv;
     if (end > keys.end) end = keys.end;
     const std::int64_t count = end - begin;
+    LaneRanges ranges;
+    const bool ranged = block_kind(range, begin, end) != BlockKind::full;
+    if (ranged || masked) lane_ranges(p, tile, kLanes * N, begin, count, ranges);
+    if (masked) {
+      look_at_mask(p, tile, lanes.mask, ranges, begin, count, sight);
+      if (!sight.any) continue;
+    }
     Float peak[N];
     for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
-    const Staged from = ready != nullptr
-                            ? *ready
-                            : stage<Element>(args, p, tile.batch, tile.kv_head, {begin, end}, scratch.staged);
+    Staged from = ready != nullptr
+                      ? *ready
+                      : stage<Element>(args, p, tile.sequence, tile.kv_head, {begin, end}, scratch.staged);
     expect_values<N>(from, begin, count, p.head_dim_v);
     scores<N>(from, begin, count, q, p.head_dim, s, peak);
-    if (block_kind(range, begin, end) != BlockKind::full) {
-      LaneRanges lanes;
-      lane_ranges(p, tile, kLanes * N, begin, count, lanes);
-      mask_scores<N>(s, count, lanes.begin, lanes.end, peak);
+    if (featured) {
+      transform_scores<N>(p, lanes, scale, masked && !sight.all ? &sight : nullptr, begin, count, s, peak);
+      if (masked && sight.hides && hidden_values_matter<Element>(args, p, tile, begin, count, sight.seen))
+        from = visible_values(from, begin, count, sight.seen, p.head_dim_v, scratch.visible);
     }
+    if (ranged) mask_scores<N>(s, count, ranges.begin, ranges.end, peak);
     Float shift[N];
     for (int n = 0; n < N; ++n) {
       const Float next = maximum(peak[n], reference[n]);
@@ -60,6 +76,7 @@ inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p,
       reference[n] = next;
     }
     exponentials<N>(s, count, by, shift, sum);
+    if (p.dropout_p != 0) drop_block<N>(args, p, lanes, begin, count, s);
     values<N>(from, begin, count, s, p.head_dim_v, empty ? nullptr : scratch.factor, to.o);
     empty = false;
   }

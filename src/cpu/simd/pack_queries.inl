@@ -12,7 +12,7 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
       const std::int64_t r = tile.first_row + n * kLanes + i;
       source[i] = n * kLanes + i < tile.rows
                       ? args.q.as<const Element>() +
-                            offset(args.q, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
+                            query_offset(args.q, tile.sequence, rows.token(r), rows.head(tile.kv_head, r))
                       : nullptr;
     }
     for (std::int64_t d = 0; d < p.head_dim; d += kLanes) {

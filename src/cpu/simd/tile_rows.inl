@@ -16,20 +16,29 @@ inline int vectors_for(std::int64_t rows) { return static_cast<int>((rows + kLan
   } while (false)
 static_assert(kVectors == 3 || kVectors == 2);
 
+// Whether something is added to scores, so that they must have their scale; otherwise they stay as the
+// product left them.
+inline bool makes_logits(const AttentionProblem& p) {
+  return p.softcap != 0 || p.alibi != AlibiKind::none || p.bias || p.mask == MaskKind::additive;
+}
+
 // A score is multiplied by a positive factor only, so that the largest raw score stays the
 // largest: a sign moves into Q, which is exact, and so does a zero.
 struct Scale {
   float query = 1;    // Q is multiplied by this when it is packed: 1, -1 or 0
   float log2 = 0;     // > 0: scores times this are exponents of 2
   float natural = 0;  // and times this, of e
+  float logit = 1;    // products times this are scores, where something is added to them
 };
 inline Scale scale_of(const AttentionProblem& p) {
   constexpr float kLog2e = 1.44269504F;
   const float s = p.scale();
-  if (s == 0) return {0, kLog2e, 1};
+  if (s == 0) return {0, kLog2e, 1, 1};
+  const float sign = s < 0 ? -1.0F : 1.0F;
   const float positive = s < 0 ? -s : s;
+  if (makes_logits(p)) return {sign, kLog2e, 1, positive};
   const float log2 = positive * kLog2e;
-  return {s < 0 ? -1.0F : 1.0F, log2 < __FLT_MAX__ ? log2 : __FLT_MAX__, positive};  // inf * 0 is NaN
+  return {sign, log2 < __FLT_MAX__ ? log2 : __FLT_MAX__, positive, 1};  // inf * 0 is NaN
 }
 
 // Columns are moved by squares of kLanes; the last one may be narrower.
@@ -45,30 +54,58 @@ inline Float quotient(Float a, Float b, Float reciprocal) {
   return select(equal(rest, rest), fma(rest, reciprocal, first), first);
 }
 
+// The sinks of a vector of lanes join their sums: both then refer to the larger of the reference and the
+// sink, and `factor` is what O is multiplied with.
+inline void join_sinks(const AttentionArgs& args, const Rows& rows, const Tile& tile, int first, Scale scale,
+                       Float reference, Float& total, Float& factor) {
+  constexpr float kLog2e = 1.44269504F;
+  float sinks[kLanes] = {};
+  for (int i = 0; i < kLanes && first + i < tile.rows; ++i) {
+    const std::int64_t head = rows.head(tile.kv_head, tile.first_row + first + i);
+    sinks[i] = args.sinks.as<const float>()[head * args.sinks.stride[0]];
+  }
+  const Float sink = load(sinks);
+  const Float logit = multiply(reference, broadcast(scale.natural));
+  const Float larger = maximum(sink, logit);
+  const Float by = broadcast(kLog2e);
+  const Float one = broadcast(1.0F);  // infinities that are equal differ by nothing
+  factor = select(equal(logit, larger), one, exp2_nonpositive(multiply(subtract(logit, larger), by)));
+  const Float added =
+      select(equal(sink, larger), one, exp2_nonpositive(multiply(subtract(sink, larger), by)));
+  total = fma(total, factor, added);
+}
+
 // out = O^T / sum, 0 where a row saw no key (its sum is 0), and its LSE. reference is in raw scores.
 template <int N>
 inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, const float* o,
                        Scale scale, const float* reference, const float* sum) {
   constexpr int kWidth = kLanes * N;
   const Rows rows(p);
+  // 1 / dropout_scale(), exact: kept weights are scaled here.
+  const Float kept_share = broadcast(1.0F - static_cast<float>(dropout_threshold(p.dropout_p)) / 65536.0F);
   for (int n = 0; n < N; ++n) {
     Element* target[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const std::int64_t r = tile.first_row + n * kLanes + i;
       target[i] = n * kLanes + i < tile.rows
                       ? args.out.as<Element>() +
-                            offset(args.out, tile.batch, rows.token(r), rows.head(tile.kv_head, r))
+                            query_offset(args.out, tile.sequence, rows.token(r), rows.head(tile.kv_head, r))
                       : nullptr;
     }
-    const Float total = load(sum + n * kLanes);
+    Float total = load(sum + n * kLanes);
     const Mask unseen = equal(total, zero());
+    Float factor = broadcast(1.0F);
+    if (p.sinks) join_sinks(args, rows, tile, n * kLanes, scale, load(reference + n * kLanes), total, factor);
+    if (p.dropout_p != 0) total = multiply(total, kept_share);
     const Float over = divide(broadcast(1.0F), total);
     for (std::int64_t d = 0; d < p.head_dim_v; d += kLanes) {
       const int columns = columns_from(d, p.head_dim_v);
       Float x[kLanes];
       for (int i = 0; i < kLanes; ++i) {
         if (i < columns) {
-          x[i] = select(unseen, zero(), quotient(load(o + (d + i) * kWidth + n * kLanes), total, over));
+          Float sums = load(o + (d + i) * kWidth + n * kLanes);
+          if (p.sinks) sums = multiply(sums, factor);
+          x[i] = select(unseen, zero(), quotient(sums, total, over));
         } else {
           x[i] = zero();
         }
@@ -82,8 +119,9 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
   if (!args.lse.present()) return;
   for (std::int64_t i = 0; i < tile.rows; ++i) {
     const std::int64_t r = tile.first_row + i;
-    args.lse.as<float>()[tile.batch * args.lse.stride[0] + rows.head(tile.kv_head, r) * args.lse.stride[1] +
-                         rows.token(r) * args.lse.stride[2]] =
+    args.lse.as<float>()[tile.sequence.item_q * args.lse.stride[0] +
+                         rows.head(tile.kv_head, r) * args.lse.stride[1] +
+                         (tile.sequence.row_q + rows.token(r)) * args.lse.stride[2]] =
         log_sum_exp(reference[i], scale.natural, sum[i]);
   }
 }
@@ -103,7 +141,7 @@ inline void lane_ranges(const AttentionProblem& p, const Tile& tile, int lanes, 
       continue;
     }
     const std::int64_t r = tile.first_row + i;
-    if (i == 0 || r % rows.group == 0) range = key_range(p, rows.token(r));
+    if (i == 0 || r % rows.group == 0) range = key_range(tile.band, rows.token(r));
     const std::int64_t begin = range.begin - first_key;
     const std::int64_t end = range.end - first_key;
     out.begin[i] = static_cast<std::int32_t>(begin < 0 ? 0 : begin > keys ? keys : begin);

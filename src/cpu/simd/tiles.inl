@@ -5,7 +5,8 @@
 //
 // A tile has kLanes * N queries (N vectors): Q^T is [head_dim][lanes], S^T [keys][lanes], O^T
 // [head_dim_v][lanes], all f32. A file of micro-kernels has these names: kVectors, kStaging, ProductScope,
-// Staged, stage, expect_values, scores, exponentials, values; and pack_queries in a file beside it.
+// Staged, stage, expect_values, scores, exponentials, drop_weights, visible_values, values; and pack_queries
+// in a file beside it.
 
 constexpr int kVectors = kProductVectors;
 
@@ -40,23 +41,50 @@ inline void widen(const Element* from, std::int64_t from_stride, std::int64_t ro
   }
 }
 
-template <class T>
-inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, std::int64_t batch,
-                    std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
-  const T* k = args.k.as<const T>() + offset(args.k, batch, keys.begin, kv_head);
-  const T* v = args.v.as<const T>() + offset(args.v, batch, keys.begin, kv_head);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return {k, args.k.stride[1], v, args.v.stride[1], keys.begin};
-  } else {
-    const std::int64_t rows = keys.end - keys.begin;
-    const std::int64_t k_stride = widened_columns(p.head_dim);
-    const std::int64_t v_stride = widened_columns(p.head_dim_v);
-    auto* wide_k = reinterpret_cast<float*>(scratch);
-    float* wide_v = wide_k + rows * k_stride;
-    widen(k, args.k.stride[1], rows, p.head_dim, wide_k, k_stride);
-    widen(v, args.v.stride[1], rows, p.head_dim_v, wide_v, v_stride);
-    return {wide_k, k_stride, wide_v, v_stride, keys.begin};
+// Rows of keys, one after the other in memory only as far as a page goes.
+inline void widen_keys(const TensorView& t, const AttentionProblem& p, const Sequence& sequence,
+                       std::int64_t kv_head, KeyRange keys, std::int64_t columns, float* to,
+                       std::int64_t to_stride) {
+  std::int64_t end = 0;
+  for (std::int64_t key = keys.begin; key < keys.end; key = end) {
+    end = run_end(p, sequence, key, keys.end);
+    widen(t.as<const Element>() + key_offset(t, p, sequence, key, kv_head), t.stride[1], end - key, columns,
+          to + (key - keys.begin) * to_stride, to_stride);
   }
+}
+
+template <class T>
+inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
+                    std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
+  if constexpr (!kWidens) {
+    if (run_end(p, sequence, keys.begin, keys.end) == keys.end) {
+      return {args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head), args.k.stride[1],
+              args.v.as<const T>() + key_offset(args.v, p, sequence, keys.begin, kv_head), args.v.stride[1],
+              keys.begin};
+    }
+  }
+  const std::int64_t k_stride = widened_columns(p.head_dim);
+  const std::int64_t v_stride = widened_columns(p.head_dim_v);
+  auto* wide_k = reinterpret_cast<float*>(scratch);
+  float* wide_v = wide_k + (keys.end - keys.begin) * k_stride;
+  widen_keys(args.k, p, sequence, kv_head, keys, p.head_dim, wide_k, k_stride);
+  widen_keys(args.v, p, sequence, kv_head, keys, p.head_dim_v, wide_v, v_stride);
+  return {wide_k, k_stride, wide_v, v_stride, keys.begin};
+}
+
+// V of keys [begin, begin + keys) of the staged ones, with zeros for those that `seen` has as 0.
+inline Staged visible_values(const Staged& from, std::int64_t begin, std::int64_t keys, const float* seen,
+                             std::int64_t head_dim_v, unsigned char* scratch) {
+  auto* v = reinterpret_cast<float*>(scratch);
+  const std::int64_t stride = widened_columns(head_dim_v);
+  for (std::int64_t j = 0; j < keys; ++j) {
+    const float* row = from.v + (begin - from.first + j) * from.v_stride;
+    for (std::int64_t d = 0; d < head_dim_v; d += kLanes) {
+      const int columns = head_dim_v - d < kLanes ? static_cast<int>(head_dim_v - d) : kLanes;
+      store(v + j * stride + d, seen[j] != 0 ? load_first(row + d, columns) : zero());
+    }
+  }
+  return {nullptr, 0, v, stride, begin};
 }
 
 // S^T of kTileRows keys, whose rows need not be neighbours (the last tile repeats its last key).
@@ -206,4 +234,11 @@ inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (
       sum[n] = add(sum[n], p);
     }
   }
+}
+
+// The weights of key j and N vectors that are not kept become 0.
+template <int N>
+inline void drop_weights(float* s, std::int64_t j, int n, Mask kept) {
+  float* cell = s + (j * N + n) * kLanes;
+  store(cell, select(kept, load(cell), zero()));
 }

@@ -38,7 +38,7 @@ template <int N>
 inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64_t index, int worker) {
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
-  const KeyRange keys = tile_range(p, Rows(p), tile).any;
+  const KeyRange keys = tile_range(Rows(p), tile).any;
   if (keys.empty()) return;
   float* q = call.scratch(worker);
   pack_queries<N>(args, p, tile, call.scale.query, q);
@@ -47,7 +47,7 @@ inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64
   KeyRange block{};
   for (std::int64_t begin = keys.begin; begin < keys.end; begin = block.end) {
     block = unfused_block(begin, keys);
-    const Staged from = stage<Element>(args, p, tile.batch, tile.kv_head, block, call.staged(worker));
+    const Staged from = stage<Element>(args, p, tile.sequence, tile.kv_head, block, call.staged(worker));
     scores<N>(from, begin, block.end - begin, q, p.head_dim, call.scores(index) + begin * kLanes * N, peak);
   }
 }
@@ -55,7 +55,7 @@ inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64
 template <int N>
 inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int64_t index) {
   const AttentionProblem& p = call.p;
-  const BlockRange range = tile_range(p, Rows(p), tile);
+  const BlockRange range = tile_range(Rows(p), tile);
   float* s = call.scores(index);
   const Float minus_infinity = broadcast(-__builtin_inff());
   const Float by = broadcast(call.scale.log2);
@@ -96,7 +96,7 @@ template <int N>
 inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64_t index, int worker) {
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
-  const BlockRange range = tile_range(p, Rows(p), tile);
+  const BlockRange range = tile_range(Rows(p), tile);
   const float* s = call.scores(index);
   float* o = call.scratch(worker);
   float ones[kLanes * N];
@@ -105,7 +105,7 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
   KeyRange block{};
   for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = block.end) {
     block = unfused_block(begin, range.any);
-    const Staged from = stage<Element>(args, p, tile.batch, tile.kv_head, block, call.staged(worker));
+    const Staged from = stage<Element>(args, p, tile.sequence, tile.kv_head, block, call.staged(worker));
     values<N>(from, begin, block.end - begin, s + begin * kLanes * N, p.head_dim_v, factor, o);
     factor = ones;
   }
@@ -114,17 +114,17 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
 
 inline void unfused_scores_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
-  const Tile tile = call.tiling.tile(index);
+  const Tile tile = call.tiling.tile(call.args, call.p, index);
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_scores, call, tile, index, worker);
 }
 inline void unfused_softmax_task(void* context, std::int64_t index, int /*worker*/) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
-  const Tile tile = call.tiling.tile(index);
+  const Tile tile = call.tiling.tile(call.args, call.p, index);
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_softmax, call, tile, index);
 }
 inline void unfused_values_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
-  const Tile tile = call.tiling.tile(index);
+  const Tile tile = call.tiling.tile(call.args, call.p, index);
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_values, call, tile, index, worker);
 }
 

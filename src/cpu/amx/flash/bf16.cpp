@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "attention/dropout.h"
 #include "attention/kernel.h"
 #include "core/parallel_for.h"
 #include "cpu/amx/tile.h"
@@ -22,6 +23,8 @@ using Element = bfloat16;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/amx/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
@@ -52,7 +55,7 @@ std::string_view yields(const AttentionProblem& p) {
 
 }  // namespace
 
-const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits, {.window = true}, kPolicies, workspace_bytes,
-                           amx::flash_run,       yields};
+const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits,        kTiledFeatures, kPolicies,
+                           workspace_bytes,      amx::flash_run, yields};
 
 }  // namespace headwise::cpu

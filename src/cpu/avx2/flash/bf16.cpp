@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "attention/dropout.h"
 #include "attention/kernel.h"
 #include "core/parallel_for.h"
 #include "cpu/flash_layout.h"
@@ -21,6 +22,8 @@ using Element = bfloat16;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
@@ -46,7 +49,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx2FlashBf16{"cpu/avx2/flash/bf16", kTraits,        {.window = true}, kPolicies,
+const Kernel kAvx2FlashBf16{"cpu/avx2/flash/bf16", kTraits,        kTiledFeatures, kPolicies,
                             workspace_bytes,       avx2::flash_run};
 
 }  // namespace headwise::cpu

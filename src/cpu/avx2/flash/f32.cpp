@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "attention/dropout.h"
 #include "attention/kernel.h"
 #include "core/parallel_for.h"
 #include "cpu/flash_layout.h"
@@ -21,6 +22,8 @@ using Element = float;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
@@ -42,7 +45,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx2FlashF32{"cpu/avx2/flash/f32", kTraits,        {.window = true}, kPolicies,
+const Kernel kAvx2FlashF32{"cpu/avx2/flash/f32", kTraits,        kTiledFeatures, kPolicies,
                            workspace_bytes,      avx2::flash_run};
 
 }  // namespace headwise::cpu

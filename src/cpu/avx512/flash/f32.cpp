@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "attention/dropout.h"
 #include "attention/kernel.h"
 #include "core/cpu_features.h"
 #include "core/parallel_for.h"
@@ -22,6 +23,8 @@ using Element = float;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
@@ -60,7 +63,7 @@ std::string_view yields(const AttentionProblem& p) {
 
 }  // namespace
 
-const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits, {.window = true}, kPolicies, workspace_bytes,
-                             avx512::flash_run,      yields};
+const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits,           kTiledFeatures, kPolicies,
+                             workspace_bytes,        avx512::flash_run, yields};
 
 }  // namespace headwise::cpu

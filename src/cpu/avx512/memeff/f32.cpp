@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "attention/dropout.h"
 #include "attention/kernel.h"
 #include "core/parallel_for.h"
 #include "cpu/flash_layout.h"
@@ -21,6 +22,8 @@ using Element = float;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/memeff.inl"
 // clang-format on
@@ -36,12 +39,12 @@ constexpr Traits kTraits{.algorithm = "memeff", .isa = "avx512"};
 constexpr Policy kPolicies[] = {{"q48_kv64", 48, 64}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
-  return memeff_worker_bytes(p, policy, avx512::kShape) * static_cast<std::size_t>(p.threads);
+  return MemeffLayout(p, policy, avx512::kShape).worker_bytes * static_cast<std::size_t>(p.threads);
 }
 
 }  // namespace
 
-const Kernel kAvx512MemeffF32{"cpu/avx512/memeff/f32", kTraits,           {.window = true}, kPolicies,
+const Kernel kAvx512MemeffF32{"cpu/avx512/memeff/f32", kTraits,           kTiledFeatures, kPolicies,
                               workspace_bytes,         avx512::memeff_run};
 
 }  // namespace headwise::cpu
