@@ -10,7 +10,8 @@
 
 namespace headwise::cpu {
 
-// [worker: K and V of a block, Q^T or O^T]...[tile: S^T from key 0, references, sums]...
+// [worker: K and V of a block, V as far as a mask shows it, Q^T or O^T]...[tile: S^T from key 0, references,
+// sums]...
 struct UnfusedLayout {
   // Keys of a block of K or V: 256 keys x 64 columns of f32 are 64 KB, well within L2; widened ones, which
   // are written first, shall stay in L1 (16 KB).
@@ -18,15 +19,17 @@ struct UnfusedLayout {
     return staging == Staging::as_they_lie ? 256 : 64;
   }
 
-  std::size_t staged_bytes;
+  std::size_t visible_offset;
+  std::size_t floats_offset;
   std::size_t worker_bytes;
   std::size_t tiles_offset;
   std::size_t tile_bytes;
   std::size_t bytes;
 
   UnfusedLayout(const AttentionProblem& p, const KernelShape& shape, int threads)
-      : staged_bytes(shape.staged_bytes(p, std::min(p.seq_kv, block_keys(shape.staging)))),
-        worker_bytes(staged_bytes +
+      : visible_offset(shape.staged_bytes(p, std::min(p.seq_kv, block_keys(shape.staging)))),
+        floats_offset(visible_offset + shape.visible_bytes(p, std::min(p.seq_kv, block_keys(shape.staging)))),
+        worker_bytes(floats_offset +
                      line_up(static_cast<std::size_t>(std::max(p.head_dim, p.head_dim_v) * shape.width()) *
                              sizeof(float))),
         tiles_offset(worker_bytes * static_cast<std::size_t>(threads)),

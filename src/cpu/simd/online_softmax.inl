@@ -61,7 +61,7 @@ inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p,
     expect_values<N>(from, begin, count, p.head_dim_v);
     scores<N>(from, begin, count, q, p.head_dim, s, peak);
     if (featured) {
-      transform_scores<N>(p, lanes, scale, masked && !sight.all ? &sight : nullptr, begin, count, s, peak);
+      transform_scores<N>(p, lanes, scale, masked && !sight.all, begin, count, s, peak);
       if (masked && sight.hides && hidden_values_matter<Element>(args, p, tile, begin, count, sight.seen))
         from = visible_values(from, begin, count, sight.seen, p.head_dim_v, scratch.visible);
     }

@@ -229,11 +229,11 @@ template <int N, bool Hides>
   }
 }
 
-// All that comes between the product and the softmax, but for the ranges of keys. `sight` is null where the
-// mask adds nothing to this block.
+// All that comes between the product and the softmax, but for the ranges of keys. `masked`: the mask adds something
+// to this block.
 template <int N>
 inline void transform_scores(const AttentionProblem& p, const LaneFeatures& lanes, Scale scale,
-                             const Sight* sight, std::int64_t begin, std::int64_t keys, float* s,
+                             bool masked, std::int64_t begin, std::int64_t keys, float* s,
                              Float (&peak)[N]) {
   if (makes_logits(p)) {
     const bool alibi = p.alibi != AlibiKind::none;
@@ -248,5 +248,5 @@ inline void transform_scores(const AttentionProblem& p, const LaneFeatures& lane
     }
   }
   if (p.bias) add_rows<N, false>(lanes.bias, begin, keys, s, peak);
-  if (sight != nullptr) add_rows<N, true>(lanes.mask, begin, keys, s, peak);
+  if (masked) add_rows<N, true>(lanes.mask, begin, keys, s, peak);
 }

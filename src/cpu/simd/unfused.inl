@@ -19,7 +19,8 @@ struct UnfusedCall {
   unsigned char* staged(int worker) const {
     return workspace + static_cast<std::size_t>(worker) * layout.worker_bytes;
   }
-  float* scratch(int worker) const { return reinterpret_cast<float*>(staged(worker) + layout.staged_bytes); }
+  unsigned char* visible(int worker) const { return staged(worker) + layout.visible_offset; }
+  float* scratch(int worker) const { return reinterpret_cast<float*>(staged(worker) + layout.floats_offset); }
   // S^T of a tile, from key 0.
   float* scores(std::int64_t tile) const {
     return reinterpret_cast<float*>(workspace + layout.tiles_offset +
@@ -52,31 +53,41 @@ inline void unfused_scores(const UnfusedCall& call, const Tile& tile, std::int64
   }
 }
 
+// Scores of a block become what the softmax takes. `peak` is their maximum.
+template <int N>
+inline void unfused_transform(const UnfusedCall& call, const Tile& tile, const LaneFeatures& lanes,
+                              const BlockRange& range, KeyRange block, float* s, Float (&peak)[N]) {
+  const AttentionProblem& p = call.p;
+  const std::int64_t count = block.end - block.begin;
+  const bool ranged = block_kind(range, block.begin, block.end) != BlockKind::full;
+  for (int n = 0; n < N; ++n) peak[n] = broadcast(-__builtin_inff());
+  for (std::int64_t j = 0; j < count && !ranged; ++j) {
+    for (int n = 0; n < N; ++n) peak[n] = maximum(load(s + (j * N + n) * kLanes), peak[n]);
+  }
+  if (has_score_features(p))
+    transform_scores<N>(p, lanes, call.scale, p.mask != MaskKind::none, block.begin, count, s, peak);
+  if (!ranged) return;
+  LaneRanges ranges;
+  lane_ranges(p, tile, kLanes * N, block.begin, count, ranges);
+  mask_scores<N>(s, count, ranges.begin, ranges.end, peak);
+}
+
 template <int N>
 inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int64_t index) {
   const AttentionProblem& p = call.p;
   const BlockRange range = tile_range(Rows(p), tile);
+  const KeyRange keys = range.any;
   float* s = call.scores(index);
   const Float minus_infinity = broadcast(-__builtin_inff());
-  const Float by = broadcast(call.scale.log2);
+  LaneFeatures lanes;
+  find_lane_features(call.args, p, tile, kLanes * N, keys.begin, lanes);
   Float peak[N];
-  Float block_peak[N];
   for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
-  std::int64_t end = 0;
-  for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = end) {
-    end = unfused_block(begin, range.any).end;
-    float* block = s + begin * kLanes * N;
-    if (block_kind(range, begin, end) == BlockKind::full) {
-      for (int n = 0; n < N; ++n) block_peak[n] = minus_infinity;
-      for (std::int64_t j = 0; j < end - begin; ++j) {
-        for (int n = 0; n < N; ++n)
-          block_peak[n] = maximum(load(block + (j * N + n) * kLanes), block_peak[n]);
-      }
-    } else {
-      LaneRanges lanes;
-      lane_ranges(p, tile, kLanes * N, begin, end - begin, lanes);
-      mask_scores<N>(block, end - begin, lanes.begin, lanes.end, block_peak);
-    }
+  KeyRange block{};
+  for (std::int64_t begin = keys.begin; begin < keys.end; begin = block.end) {
+    block = unfused_block(begin, keys);
+    Float block_peak[N];
+    unfused_transform<N>(call, tile, lanes, range, block, s + begin * kLanes * N, block_peak);
     for (int n = 0; n < N; ++n) peak[n] = maximum(block_peak[n], peak[n]);
   }
   Float shift[N];
@@ -86,10 +97,27 @@ inline void unfused_softmax(const UnfusedCall& call, const Tile& tile, std::int6
     shift[n] = select(equal(peak[n], minus_infinity), zero(), peak[n]);
     sum[n] = zero();
   }
-  if (!range.any.empty()) {
-    exponentials<N>(s + range.any.begin * kLanes * N, range.any.end - range.any.begin, by, shift, sum);
+  if (!keys.empty()) {
+    float* first = s + keys.begin * kLanes * N;
+    exponentials<N>(first, keys.end - keys.begin, broadcast(call.scale.log2), shift, sum);
+    if (p.dropout_p != 0) drop_block<N>(call.args, p, lanes, keys.begin, keys.end - keys.begin, first);
   }
   for (int n = 0; n < N; ++n) store(call.sum(index) + n * kLanes, sum[n]);
+}
+
+// V of a block as far as the mask shows it to the tile.
+template <int N>
+inline Staged unfused_visible(const UnfusedCall& call, const Tile& tile, const LaneRows& mask, KeyRange block,
+                              const Staged& from, int worker) {
+  const AttentionProblem& p = call.p;
+  const std::int64_t count = block.end - block.begin;
+  LaneRanges ranges;
+  Sight sight;
+  lane_ranges(p, tile, kLanes * N, block.begin, count, ranges);
+  look_at_mask(p, tile, mask, ranges, block.begin, count, sight);
+  if (!sight.hides || !hidden_values_matter<Element>(call.args, p, tile, block.begin, count, sight.seen))
+    return from;
+  return visible_values(from, block.begin, count, sight.seen, p.head_dim_v, call.visible(worker));
 }
 
 template <int N>
@@ -102,10 +130,13 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
   float ones[kLanes * N];
   for (float& x : ones) x = 1;
   const float* factor = nullptr;
+  LaneRows mask;
+  if (p.mask != MaskKind::none) find_lane_rows(args.mask, Rows(p), tile, kLanes * N, mask);
   KeyRange block{};
   for (std::int64_t begin = range.any.begin; begin < range.any.end; begin = block.end) {
     block = unfused_block(begin, range.any);
-    const Staged from = stage<Element>(args, p, tile.sequence, tile.kv_head, block, call.staged(worker));
+    Staged from = stage<Element>(args, p, tile.sequence, tile.kv_head, block, call.staged(worker));
+    if (p.mask != MaskKind::none) from = unfused_visible<N>(call, tile, mask, block, from, worker);
     values<N>(from, begin, block.end - begin, s + begin * kLanes * N, p.head_dim_v, factor, o);
     factor = ones;
   }
@@ -115,16 +146,19 @@ inline void unfused_values(const UnfusedCall& call, const Tile& tile, std::int64
 inline void unfused_scores_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
   const Tile tile = call.tiling.tile(call.args, call.p, index);
+  if (tile.rows == 0) return;
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_scores, call, tile, index, worker);
 }
 inline void unfused_softmax_task(void* context, std::int64_t index, int /*worker*/) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
   const Tile tile = call.tiling.tile(call.args, call.p, index);
+  if (tile.rows == 0) return;
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_softmax, call, tile, index);
 }
 inline void unfused_values_task(void* context, std::int64_t index, int worker) {
   const auto& call = *static_cast<const UnfusedCall*>(context);
   const Tile tile = call.tiling.tile(call.args, call.p, index);
+  if (tile.rows == 0) return;
   HEADWISE_FOR_WIDTH(vectors_for(tile.rows), unfused_values, call, tile, index, worker);
 }
 

@@ -22,6 +22,8 @@ using Element = bfloat16;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/unfused.inl"
 // clang-format on
 }  // namespace
@@ -42,7 +44,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/)
 
 }  // namespace
 
-const Kernel kAvx2UnfusedBf16{"cpu/avx2/unfused/bf16", kTraits,          {.window = true}, kPolicies,
+const Kernel kAvx2UnfusedBf16{"cpu/avx2/unfused/bf16", kTraits,          kTiledFeatures, kPolicies,
                               workspace_bytes,         avx2::unfused_run};
 
 }  // namespace headwise::cpu

@@ -23,6 +23,8 @@ using Element = float16;
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
 #include "cpu/simd/pack_queries.inl"
+#include "cpu/simd/score_features.inl"
+#include "cpu/simd/dropout.inl"
 #include "cpu/simd/unfused.inl"
 // clang-format on
 }  // namespace
@@ -43,7 +45,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/)
 
 }  // namespace
 
-const Kernel kAvx512UnfusedF16{
-    "cpu/avx512/unfused/f16", kTraits, {.window = true}, kPolicies, workspace_bytes, avx512::unfused_run};
+const Kernel kAvx512UnfusedF16{"cpu/avx512/unfused/f16", kTraits, kTiledFeatures, kPolicies, workspace_bytes,
+                               avx512::unfused_run};
 
 }  // namespace headwise::cpu
