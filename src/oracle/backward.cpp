@@ -1,7 +1,7 @@
-// The gradients of oracle.h. First the rows of queries: what softmax leaves of each, delta, and dq of those
-// that are named. Then blocks of keys: P and dS of every query that sees them, once more, summed into dk and
-// dv. Sums run over channels, keys, heads and queries in order, so no result depends on threads or on the
-// company of rows.
+// The gradients of q, k and v of oracle.h. First the rows of queries: what softmax leaves of each, delta, and
+// dq of those that are named. Then blocks of keys: P and dS of every query that sees them, once more, summed
+// into dk and dv. Sums run over channels, keys, heads and queries in order, so no result depends on threads
+// or on the company of rows.
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -14,7 +14,7 @@
 #include "core/parallel_for.h"
 #include "core/try.h"
 #include "oracle/checks.h"
-#include "oracle/query_rows.h"
+#include "oracle/query_gradients.h"
 
 namespace headwise::oracle {
 namespace {
@@ -27,23 +27,13 @@ struct QueryStatistics {
   Real delta = 0;
 };
 
-// A gradient as its tensor stores it; truth stays as it is.
-template <class Real>
-double stored(Real value, DType dtype) {
-  if constexpr (std::is_same_v<Real, double>) {
-    return value;
-  } else {
-    double slot = 0;
-    store_element(dtype, &slot, 0, value);
-    return load_element(dtype, &slot, 0);
-  }
-}
-
 template <class Real, class Store>
 class Backward {
  public:
   Backward(const AttentionArgs& args, const AttentionProblem& problem, const GradientRows& rows)
       : formula_(args, problem), size_(formula_.size), named_(rows) {}
+
+  [[nodiscard]] const Formula<Real, Store>& formula() const { return formula_; }
 
   Gradients run(int threads) {
     gradients_.dq.assign(named_.queries.size() * count_of(size_.head_dim), 0);
@@ -57,12 +47,10 @@ class Backward {
   }
 
  private:
-  using Groups = QueryRows<Real, Store>;
+  using Queries = QueryGradients<Real, Store>;
   struct QueryScratch {
-    typename Groups::Scratch rows;
-    std::vector<std::int64_t> wanted;            // rows of the group whose dq is named
-    std::vector<Real> dout, keys, products, dq;  // of the wanted rows
-    std::vector<Real> deltas;                    // of all rows of the group
+    typename Queries::Scratch gradients;
+    std::vector<Real> keys, dq;
   };
   struct KeyScratch {
     std::vector<Real> k, v;  // a block of keys, transposed
@@ -125,9 +113,9 @@ class Backward {
     for (const KeyBlock& block : key_blocks_) {
       const KeyRowId& lead = key_row(block.first);
       for (std::int64_t h = 0; h < formula_.shared(); ++h) {
-        for (std::int64_t query = 0; query < size_.seq_q; ++query) {
+        for (std::int64_t query = 0; query < formula_.sequence(lead.batch).queries; ++query) {
           const RowId row{lead.batch, lead.kv_head * formula_.shared() + h, query};
-          if (!sees(formula_.visible(query), block) || taken[count_of(index(row))]) continue;
+          if (!sees(formula_.visible(lead.batch, query), block) || taken[count_of(index(row))]) continue;
           taken[count_of(index(row))] = true;
           queries_.push_back(row);
         }
@@ -141,24 +129,19 @@ class Backward {
 
   void run_queries(int threads) {
     if (queries_.empty()) return;
-    const Groups& groups = groups_.emplace(formula_, queries_, threads);
-    threads = static_cast<int>(std::min<std::int64_t>(threads, groups.groups()));
+    const Queries& queries = query_gradients_.emplace(formula_, queries_, threads);
+    threads = static_cast<int>(std::min<std::int64_t>(threads, queries.groups().groups()));
     // Memory here: an exception must not leave a thread of parallel_for.
     query_scratch_.clear();
-    const auto n = count_of(groups.most_rows());
     for (int worker = 0; worker < threads; ++worker) {
       QueryScratch w;
-      w.rows = groups.scratch();
-      w.wanted.reserve(n);
-      w.dout.resize(n * count_of(size_.head_dim_v));
+      w.gradients = queries.scratch();
       w.keys.resize(count_of(kKeyBlock * size_.head_dim));
-      w.products.resize(n * kKeyBlock);
-      w.dq.resize(n * count_of(size_.head_dim));
-      w.deltas.resize(n);
+      w.dq.resize(count_of(queries.groups().most_rows() * size_.head_dim));
       query_scratch_.push_back(std::move(w));
     }
     core::parallel_for(
-        groups.groups(), threads,
+        queries.groups().groups(), threads,
         [](void* context, std::int64_t group, int worker) {
           auto& self = *static_cast<Backward*>(context);
           self.run_group(group, self.query_scratch_[count_of(worker)]);
@@ -167,74 +150,38 @@ class Backward {
   }
 
   void run_group(std::int64_t group, QueryScratch& w) {
-    const Groups& groups = *groups_;
-    groups.find_weights(group, w.rows);
-    groups.sum_values(group, w.rows);
-    w.wanted.clear();
-    const std::int64_t channels = size_.head_dim_v;
+    const auto& groups = query_gradients_->groups();
+    query_gradients_->find_deltas(group, named_.queries.size(), w.gradients);
     for (std::int64_t r = 0; r < groups.rows_of(group); ++r) {
-      const RowId& row = groups.row(group, r);
-      Real* dout = w.dout.data() + static_cast<std::int64_t>(w.wanted.size()) * channels;
-      convert(formula_.args.dout, row.batch, row.query, row.head, dout, 1);
-      // From the last channel on, unlike dP: where one key has all the weight the two are equal, and summed
-      // alike they would cancel without the rounding errors that any other way of computing them has.
-      Real delta = 0;
-      for (std::int64_t x = channels - 1; x >= 0; --x)
-        delta += w.rows.out[count_of(r * channels + x)] * dout[x];
-      w.deltas[count_of(r)] = delta;
-      if (QueryStatistics<Real>* kept = statistics(row); kept != nullptr)
-        *kept = {w.rows.statistics[count_of(r)], delta};
-      if (groups.index(group, r) < named_.queries.size()) w.wanted.push_back(r);
+      if (QueryStatistics<Real>* kept = statistics(groups.row(group, r)); kept != nullptr)
+        *kept = {w.gradients.rows.statistics[count_of(r)], w.gradients.deltas[count_of(r)]};
     }
-    if (!w.wanted.empty()) sum_dq(group, w);
-  }
-
-  // dS of one pair; `dot` is q k, which only a softcap needs.
-  Real score_gradient(Real weight, Real product, Real delta, Real dot) const {
-    Real slope = weight * (rounded<Real, Store>(product) - delta);
-    if (formula_.problem.softcap != 0) {
-      const Real t = formula_.capped(dot);
-      slope *= 1 - t * t;
-    }
-    return rounded<Real, Store>(slope);
+    if (!w.gradients.wanted.empty()) sum_dq(group, w);
   }
 
   void sum_dq(std::int64_t group, QueryScratch& w) {
-    const AttentionArgs& args = formula_.args;
-    const auto wanted = static_cast<std::int64_t>(w.wanted.size());
-    const RowId& lead = groups_->row(group, 0);
-    const std::int64_t kv_head = lead.head / formula_.shared();
-    const bool needs_dots = formula_.problem.softcap != 0;
+    const auto& groups = query_gradients_->groups();
+    const auto wanted = static_cast<std::int64_t>(w.gradients.wanted.size());
+    const RowId& lead = groups.row(group, 0);
+    const Range seen = w.gradients.rows.keys;
     std::fill(w.dq.begin(), w.dq.end(), Real{0});
-    for (std::int64_t j0 = w.rows.keys.begin; j0 < w.rows.keys.end; j0 += kKeyBlock) {
-      const std::int64_t j1 = std::min(j0 + kKeyBlock, w.rows.keys.end);
-      if (needs_dots) {
-        convert_keys(args.k, lead.batch, kv_head, j0, j1, true, w.rows.block.data());
-        dot_block(w.rows.q.data(), groups_->rows_of(group), w.rows.block.data(), size_.head_dim,
-                  w.rows.dots.data());
-      }
-      convert_keys(args.v, lead.batch, kv_head, j0, j1, true, w.rows.block.data());
-      dot_block(w.dout.data(), wanted, w.rows.block.data(), size_.head_dim_v, w.products.data());
-      convert_keys(args.k, lead.batch, kv_head, j0, j1, false, w.keys.data());
+    for (std::int64_t j0 = seen.begin; j0 < seen.end; j0 += kKeyBlock) {
+      const std::int64_t j1 = std::min(j0 + kKeyBlock, seen.end);
+      query_gradients_->find_slopes(group, j0, j1, Queries::Of::products, w.gradients);
+      convert_keys(formula_.args.k, formula_.sequence(lead.batch), lead.head / formula_.shared(), j0, j1,
+                   false, w.keys.data());
       for (std::int64_t n = 0; n < wanted; ++n) {
-        const std::int64_t r = w.wanted[count_of(n)];
-        const Range keys = w.rows.within(r, j0, j1);
-        const Real* weights = w.rows.weights.data() + r * size_.seq_kv;
-        const Real* dots = w.rows.dots.data() + r * kKeyBlock - j0;
-        Real* products = w.products.data() + n * kKeyBlock - j0;  // become dS
-        for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-          if (!takes_part(weights[j])) continue;
-          products[j] =
-              score_gradient(weights[j], products[j], w.deltas[count_of(r)], needs_dots ? dots[j] : 0);
-        }
-        add_weighted(products + keys.begin, weights + keys.begin, 1,
+        const std::int64_t r = w.gradients.wanted[count_of(n)];
+        const Range keys = w.gradients.rows.within(r, j0, j1);
+        const Real* slopes = w.gradients.slopes.data() + n * kKeyBlock - j0;
+        add_weighted(slopes + keys.begin, query_gradients_->weights_of(r, w.gradients) + keys.begin, 1,
                      w.keys.data() + (keys.begin - j0) * size_.head_dim, keys.end - keys.begin,
                      size_.head_dim, w.dq.data() + n * size_.head_dim);
       }
     }
     for (std::int64_t n = 0; n < wanted; ++n) {
-      const std::size_t index = groups_->index(group, w.wanted[count_of(n)]);
-      store_row(w.dq.data() + n * size_.head_dim, formula_.scale, args.q, index, gradients_.dq);
+      const std::size_t index = groups.index(group, w.gradients.wanted[count_of(n)]);
+      store_row(w.dq.data() + n * size_.head_dim, formula_.scale, formula_.args.q, index, gradients_.dq);
     }
   }
 
@@ -242,7 +189,7 @@ class Backward {
                  std::vector<double>& to) const {
     const std::size_t channels = count_of(like.shape[3]);
     for (std::size_t c = 0; c < channels; ++c)
-      to[index * channels + c] = stored<Real>(factor * sums[c], like.dtype);
+      to[index * channels + c] = stored_as<Real>(factor * sums[c], like.dtype);
   }
 
   void run_keys(int threads) {
@@ -277,23 +224,25 @@ class Backward {
   void run_block(const KeyBlock& block, KeyScratch& w) {
     const AttentionArgs& args = formula_.args;
     const KeyRowId& lead = key_row(block.first);
+    const Sequence& sequence = formula_.sequence(lead.batch);
     for (std::int64_t n = 0; n < block.count; ++n) {
       const std::int64_t key = key_row(block.first + n).key;
-      convert_keys(args.k, lead.batch, lead.kv_head, key, key + 1, true, w.k.data() + n);
-      convert_keys(args.v, lead.batch, lead.kv_head, key, key + 1, true, w.v.data() + n);
+      if (!sequence.uses(key)) continue;  // nobody sees it; its page may not exist
+      convert_keys(args.k, sequence, lead.kv_head, key, key + 1, true, w.k.data() + n);
+      convert_keys(args.v, sequence, lead.kv_head, key, key + 1, true, w.v.data() + n);
     }
     std::fill(w.dk.begin(), w.dk.end(), Real{0});
     std::fill(w.dv.begin(), w.dv.end(), Real{0});
     for (std::int64_t h = 0; h < formula_.shared(); ++h) {
-      for (std::int64_t query = 0; query < size_.seq_q; ++query) {
+      for (std::int64_t query = 0; query < sequence.queries; ++query) {
         const RowId row{lead.batch, lead.kv_head * formula_.shared() + h, query};
-        const Range range = formula_.visible(query);
+        const Range range = formula_.visible(lead.batch, query);
         if (!sees(range, block) || !takes_part(statistics(row)->softmax.lse)) continue;
         const auto r = static_cast<std::int64_t>(w.ids.size());
         w.ids.push_back(row);
         w.ranges.push_back(range);
-        convert(args.q, row.batch, query, row.head, w.q.data() + r * size_.head_dim, 1);
-        convert(args.dout, row.batch, query, row.head, w.dout.data() + r * size_.head_dim_v, 1);
+        formula_.convert_query(args.q, row, w.q.data() + r * size_.head_dim);
+        formula_.convert_query(args.dout, row, w.dout.data() + r * size_.head_dim_v);
         if (r + 1 == kQueryBlock) add_queries(block, w);
       }
     }
@@ -305,7 +254,8 @@ class Backward {
     }
   }
 
-  // dv += P^T dout and dk += dS^T q for the queries gathered in w, which are then forgotten.
+  // dv += P^T dout, P after dropout, and dk += dS^T q for the queries gathered in w, which are then
+  // forgotten.
   void add_queries(const KeyBlock& block, KeyScratch& w) {
     const auto count = static_cast<std::int64_t>(w.ids.size());
     dot_block(w.q.data(), count, w.k.data(), size_.head_dim, w.dots.data());
@@ -314,6 +264,7 @@ class Backward {
       const RowId& row = w.ids[count_of(r)];
       const Range range = w.ranges[count_of(r)];
       const QueryStatistics<Real>& kept = *statistics(row);
+      DropoutRow dropout = formula_.dropout_row(row);
       for (std::int64_t n = 0; n < block.count; ++n) {
         const std::size_t pair = count_of(r * kKeyBlock + n);
         const std::int64_t key = key_row(block.first + n).key;
@@ -321,7 +272,11 @@ class Backward {
         Real weight = visible ? formula_.score(row, key, w.dots[pair]) : static_cast<Real>(-kInfinity);
         if (takes_part(weight)) {
           weight = formula_.probability(weight, kept.softmax);
-          w.slopes[pair] = score_gradient(weight, w.products[pair], kept.delta, w.dots[pair]);
+          const double factor = formula_.drops() ? dropout.factor(key) : 1;
+          const Real product =
+              formula_.drops() ? formula_.dropped(w.products[pair], factor) : w.products[pair];
+          w.slopes[pair] = formula_.product_gradient(weight, product, kept.delta, w.dots[pair]);
+          if (formula_.drops()) weight = formula_.dropped(weight, factor);
         }
         w.weights[pair] = weight;
       }
@@ -346,7 +301,7 @@ class Backward {
   std::vector<KeyBlock> key_blocks_;
   std::vector<std::int64_t> head_slots_;           // [batch, heads]: place in statistics_, or -1
   std::vector<QueryStatistics<Real>> statistics_;  // [slots, seq_q]
-  std::optional<Groups> groups_;
+  std::optional<Queries> query_gradients_;
   std::vector<QueryScratch> query_scratch_;
   std::vector<KeyScratch> key_scratch_;
 };
@@ -354,11 +309,13 @@ class Backward {
 template <class Real, class Store>
 Result<Gradients> compute(const AttentionArgs& args, const AttentionProblem& problem,
                           const GradientRows& rows, int threads) {
-  HEADWISE_TRY(check_problem(args, problem, Direction::backward));
-  HEADWISE_TRY(check_rows(args, rows.queries));
-  HEADWISE_TRY(check_key_rows(args, rows.keys));
   try {
-    return Backward<Real, Store>(args, problem, rows).run(threads);
+    HEADWISE_TRY(check_problem(args, problem, Direction::backward));
+    Backward<Real, Store> gradients(args, problem, rows);
+    const Formula<Real, Store>& formula = gradients.formula();
+    HEADWISE_TRY(check_rows(formula.sequences, formula.size, rows.queries));
+    HEADWISE_TRY(check_key_rows(formula.sequences, formula.size, rows.keys));
+    return gradients.run(threads);
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("oracle: no memory for the gradients of " +
                                  std::to_string(rows.queries.size()) + " queries and " +
@@ -375,14 +332,8 @@ Result<Gradients> backward(const AttentionArgs& args, const AttentionProblem& pr
 
 Result<Gradients> plain_backward(const AttentionArgs& args, const AttentionProblem& problem,
                                  const GradientRows& rows, int threads) {
-  switch (args.q.dtype) {
-    case DType::f32: return compute<float, float>(args, problem, rows, threads);
-    case DType::f16: return compute<float, float16>(args, problem, rows, threads);
-    case DType::bf16: return compute<float, bfloat16>(args, problem, rows, threads);
-    default:
-      return Status::unsupported("oracle: plain arithmetic is defined for f32, f16 and bf16, q is " +
-                                 std::string(name(args.q.dtype)));
-  }
+  return in_plain_arithmetic<Gradients>(
+      args.q.dtype, [&]<class Store>() { return compute<float, Store>(args, problem, rows, threads); });
 }
 
 }  // namespace headwise::oracle

@@ -10,23 +10,18 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <type_traits>
+#include <vector>
 
+#include "oracle/dropout.h"
 #include "oracle/oracle.h"
+#include "oracle/sequences.h"
 
 namespace headwise::oracle {
 
 inline constexpr std::int64_t kKeyBlock = 32;
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// Actual sizes come from the tensors; the problem's sizes are only maxima.
-struct Sizes {
-  std::int64_t batch, seq_q, seq_kv, heads, kv_heads, head_dim, head_dim_v;
-};
-inline Sizes sizes_of(const AttentionArgs& args) {
-  return {args.q.shape[0], args.q.shape[1], args.k.shape[1], args.q.shape[2],
-          args.k.shape[2], args.q.shape[3], args.v.shape[3]};
-}
 
 // Element (a, b, c, d) of a view; extents of 1 broadcast.
 inline double element(const TensorView& view, std::int64_t a, std::int64_t b, std::int64_t c,
@@ -43,28 +38,26 @@ void convert_run(const T* from, std::int64_t step, std::int64_t count, Real* to,
   for (std::int64_t i = 0; i < count; ++i) to[i * to_step] = static_cast<Real>(to_double(from[i * step]));
 }
 
-// The innermost row at (batch, position, head), as Real, with `step` between the results.
+// The innermost row that begins at element `at`, as Real, with `step` between the results.
 template <class Real>
-void convert(const TensorView& view, std::int64_t batch, std::int64_t position, std::int64_t head, Real* to,
-             std::int64_t step) {
-  const std::int64_t at = batch * view.stride[0] + position * view.stride[1] + head * view.stride[2];
+void convert(const TensorView& view, std::int64_t at, Real* to, std::int64_t step) {
   const std::int64_t n = view.shape[3];
   switch (view.dtype) {
     case DType::f64: return convert_run(view.as<const double>() + at, view.stride[3], n, to, step);
     case DType::f32: return convert_run(view.as<const float>() + at, view.stride[3], n, to, step);
     case DType::f16: return convert_run(view.as<const float16>() + at, view.stride[3], n, to, step);
     case DType::bf16: return convert_run(view.as<const bfloat16>() + at, view.stride[3], n, to, step);
-    default: return;  // refused by check()
+    default: return;  // refused by check_problem()
   }
 }
 
 // Keys [begin, end) of one kv head: one after the other, or transposed for dot_block().
 template <class Real>
-void convert_keys(const TensorView& view, std::int64_t batch, std::int64_t kv_head, std::int64_t begin,
+void convert_keys(const TensorView& view, const Sequence& sequence, std::int64_t kv_head, std::int64_t begin,
                   std::int64_t end, bool transposed, Real* to) {
   const std::int64_t next = transposed ? 1 : view.shape[3];
   for (std::int64_t j = begin; j < end; ++j)
-    convert(view, batch, j, kv_head, to + (j - begin) * next, transposed ? kKeyBlock : 1);
+    convert(view, sequence.key_at(view, j, kv_head), to + (j - begin) * next, transposed ? kKeyBlock : 1);
 }
 
 // out[r][j] = row[r] . key[j] for kRows rows and kKeyBlock keys; keys are transposed, [channels][kKeyBlock].
@@ -150,14 +143,23 @@ Real rounded(Real value) {
   }
 }
 
-struct Range {
-  std::int64_t begin = 0, end = 0;
-};
+// A gradient as its tensor stores it; truth stays as it is.
+template <class Real>
+double stored_as(Real value, DType dtype) {
+  if constexpr (std::is_same_v<Real, double>) {
+    return value;
+  } else {
+    double slot = 0;
+    store_element(dtype, &slot, 0, value);
+    return load_element(dtype, &slot, 0);
+  }
+}
 
-// What softmax leaves of a row: probabilities are exp(score - largest) / sum, and sum includes the sink.
+// What softmax leaves of a row: probabilities are exp(score - largest) / sum, and both include the sink. As
+// it stands here where the row sees no key.
 template <class Real>
 struct RowStatistics {
-  Real largest = static_cast<Real>(-kInfinity);  // stays -inf where the row sees no key
+  Real largest = static_cast<Real>(-kInfinity);
   Real sum = 0;
   Real lse = static_cast<Real>(-kInfinity);
 };
@@ -166,28 +168,46 @@ template <class Real, class Store>
 struct Formula {
   const AttentionArgs& args;
   const AttentionProblem& problem;
+  std::vector<Sequence> sequences;
   Sizes size;
   Real scale;
+  Dropout dropout;
 
   Formula(const AttentionArgs& arguments, const AttentionProblem& p)
-      : args(arguments), problem(p), size(sizes_of(arguments)) {
+      : args(arguments),
+        problem(p),
+        sequences(sequences_of(arguments, p)),
+        size(sizes_of(arguments, sequences)),
+        dropout(arguments, p) {
     // The default is the exact root: a kernel's rounding of it is the kernel's own error.
     scale = static_cast<Real>(p.softmax_scale ? static_cast<double>(*p.softmax_scale)
                                               : 1 / std::sqrt(static_cast<double>(size.head_dim)));
   }
 
   [[nodiscard]] std::int64_t shared() const { return size.heads / size.kv_heads; }  // heads of a kv head
-
-  // i' of section 4: where query i stands among the keys.
-  std::int64_t position(std::int64_t query) const {
-    return problem.align == Align::bottom_right ? query + size.seq_kv - size.seq_q : query;
+  [[nodiscard]] const Sequence& sequence(std::int64_t batch) const {
+    return sequences[static_cast<std::size_t>(batch)];
+  }
+  [[nodiscard]] bool drops() const { return problem.dropout_p > 0; }
+  [[nodiscard]] DropoutRow dropout_row(const RowId& row) const {
+    return {dropout, row.batch * size.heads + row.head, row.query};
   }
 
-  // Keys j with i' - window_left <= j <= i' + window_right, j <= i' where causal, 0 <= j < seq_kv.
-  Range visible(std::int64_t query) const {
-    const std::int64_t at = position(query);
-    const std::int64_t open = size.seq_q + size.seq_kv;  // as far as any key is from any query
-    std::int64_t first = 0, last = size.seq_kv - 1;
+  void convert_query(const TensorView& view, const RowId& row, Real* to) const {
+    convert(view, sequence(row.batch).query_at(view, row.query, row.head), to, 1);
+  }
+
+  // i' of section 4: where query i stands among the keys.
+  static std::int64_t position(const AttentionProblem& p, const Sequence& s, std::int64_t query) {
+    return p.align == Align::bottom_right ? query + s.in_use.end - s.queries : query;
+  }
+
+  // Keys j with i' - window_left <= j <= i' + window_right, j <= i' where causal, of those in use.
+  Range visible(std::int64_t batch, std::int64_t query) const {
+    const Sequence& s = sequence(batch);
+    const std::int64_t at = position(problem, s, query);
+    const std::int64_t open = s.queries + s.in_use.end;  // as far as any key is from any query
+    std::int64_t first = s.in_use.begin, last = s.in_use.end - 1;
     if (problem.window_left >= 0) first = std::max(first, at - std::min(problem.window_left, open));
     if (problem.window_right >= 0) last = std::min(last, at + std::min(problem.window_right, open));
     if (problem.causal) last = std::min(last, at);
@@ -206,15 +226,20 @@ struct Formula {
                                   ? row.head * slopes.stride[0]
                                   : row.batch * slopes.stride[0] + row.head * slopes.stride[1];
       s -= static_cast<Real>(load_element(slopes.dtype, slopes.data, at)) *
-           static_cast<Real>(std::abs(position(row.query) - key));
+           static_cast<Real>(std::abs(position(problem, sequence(row.batch), row.query) - key));
     }
     if (problem.mask != MaskKind::none) {
+      if (key >= args.mask.shape[3]) return static_cast<Real>(-kInfinity);
       const double m = element(args.mask, row.batch, row.head, row.query, key);
       const bool hidden = problem.mask == MaskKind::boolean ? m == 0 : m == -kInfinity;
       if (hidden) return static_cast<Real>(-kInfinity);  // select: a NaN in K stays where it is
       if (problem.mask == MaskKind::additive) s += static_cast<Real>(m);
     }
     return rounded<Real, Store>(s);
+  }
+
+  [[nodiscard]] Real sink(std::int64_t head) const {
+    return static_cast<Real>(load_element(args.sinks.dtype, args.sinks.data, head * args.sinks.stride[0]));
   }
 
   static Real probability(Real score, const RowStatistics<Real>& row) {
@@ -233,15 +258,47 @@ struct Formula {
     for (std::int64_t j = 0; j < count; ++j) row.sum += std::exp(scores[j] - row.largest);
     row.lse = row.largest + std::log(row.sum);
     if (problem.sinks) {
-      row.sum += std::exp(
-          static_cast<Real>(load_element(args.sinks.dtype, args.sinks.data, head * args.sinks.stride[0])) -
-          row.largest);
+      const Real keys = row.largest;  // a sink far above them would overflow, measured from there
+      row.largest = std::max(keys, sink(head));
+      row.sum = row.sum * std::exp(keys - row.largest) + std::exp(sink(head) - row.largest);
     }
     for (std::int64_t j = 0; j < count; ++j) {
       if (takes_part(scores[j])) scores[j] = probability(scores[j], row);
     }
     return row;
   }
+
+  // A weight or an entry of dP as dropout leaves it.
+  static Real dropped(Real value, double factor) {
+    return rounded<Real, Store>(rounded<Real, Store>(value) * static_cast<Real>(factor));
+  }
+
+  // What a score's gradient is where P, dP and delta = rowsum(out * dout) are these.
+  static Real score_gradient(Real weight, Real product, Real delta) {
+    return weight * (rounded<Real, Store>(product) - delta);
+  }
+  // And what the gradient of scale * q k is; `dot` is q k, which only a softcap needs.
+  Real product_gradient(Real weight, Real product, Real delta, Real dot) const {
+    Real slope = score_gradient(weight, product, delta);
+    if (problem.softcap != 0) {
+      const Real t = capped(dot);
+      slope *= 1 - t * t;
+    }
+    return rounded<Real, Store>(slope);
+  }
 };
+
+// compute.template operator()<Store>() in the dtype of q, which sums in fp32.
+template <class T, class Compute>
+Result<T> in_plain_arithmetic(DType dtype, const Compute& compute) {
+  switch (dtype) {
+    case DType::f32: return compute.template operator()<float>();
+    case DType::f16: return compute.template operator()<float16>();
+    case DType::bf16: return compute.template operator()<bfloat16>();
+    default:
+      return Status::unsupported("oracle: plain arithmetic is defined for f32, f16 and bf16, q is " +
+                                 std::string(name(dtype)));
+  }
+}
 
 }  // namespace headwise::oracle

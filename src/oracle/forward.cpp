@@ -37,10 +37,10 @@ struct Forward {
 template <class Real, class Store>
 Result<Rows> compute(const AttentionArgs& args, const AttentionProblem& problem, std::span<const RowId> rows,
                      int threads) {
-  HEADWISE_TRY(check_problem(args, problem, Direction::forward));
-  HEADWISE_TRY(check_rows(args, rows));
-  const Formula<Real, Store> formula(args, problem);
   try {
+    HEADWISE_TRY(check_problem(args, problem, Direction::forward));
+    const Formula<Real, Store> formula(args, problem);
+    HEADWISE_TRY(check_rows(formula.sequences, formula.size, rows));
     Rows results;
     results.out.assign(rows.size() * static_cast<std::size_t>(formula.size.head_dim_v), 0);
     results.lse.assign(rows.size(), -kInfinity);
@@ -54,7 +54,7 @@ Result<Rows> compute(const AttentionArgs& args, const AttentionProblem& problem,
     return results;
   } catch (const std::bad_alloc&) {
     return Status::out_of_memory("oracle: no memory for " + std::to_string(rows.size()) + " rows of " +
-                                 std::to_string(formula.size.seq_kv) + " keys");
+                                 std::to_string(problem.seq_kv) + " keys");
   }
 }
 
@@ -67,14 +67,8 @@ Result<Rows> forward(const AttentionArgs& args, const AttentionProblem& problem,
 
 Result<Rows> plain(const AttentionArgs& args, const AttentionProblem& problem, std::span<const RowId> rows,
                    int threads) {
-  switch (args.q.dtype) {
-    case DType::f32: return compute<float, float>(args, problem, rows, threads);
-    case DType::f16: return compute<float, float16>(args, problem, rows, threads);
-    case DType::bf16: return compute<float, bfloat16>(args, problem, rows, threads);
-    default:
-      return Status::unsupported("oracle: plain arithmetic is defined for f32, f16 and bf16, q is " +
-                                 std::string(name(args.q.dtype)));
-  }
+  return in_plain_arithmetic<Rows>(
+      args.q.dtype, [&]<class Store>() { return compute<float, Store>(args, problem, rows, threads); });
 }
 
 }  // namespace headwise::oracle

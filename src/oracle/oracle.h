@@ -11,7 +11,8 @@
 
 namespace headwise::oracle {
 
-// One query row: out has head_dim_v values a row, dq head_dim.
+// One query row: out has head_dim_v values a row, dq head_dim. `batch` is the sequence, `query` the place
+// within it, also where rows of several sequences are packed (cu_seqlens).
 struct RowId {
   std::int64_t batch = 0, head = 0, query = 0;
 };
@@ -31,6 +32,9 @@ Result<Rows> plain(const AttentionArgs& args, const AttentionProblem& problem, s
                    int threads);
 
 // One row of keys: dk has head_dim values, dv head_dim_v, summed over all queries of the heads that share it.
+// `key` is the place within sequence `batch`; in a paged cache the place among all pages of the sequence, and
+// what other sequences add to a page that they share is theirs. Keys not in use may be named: their gradients
+// are 0.
 struct KeyRowId {
   std::int64_t batch = 0, kv_head = 0, key = 0;
 };
@@ -49,7 +53,8 @@ struct Gradients {
 // The gradients of sum(out * dout) in the rows named. With P the probabilities, O = P V and S the scores:
 //   dP = dout V^T, delta = rowsum(O * dout), dS = P * (dP - delta), dq = scale dS k, dk = scale dS^T q, dv =
 //   P^T dout
-// and dS times the slope of the softcap. Reads q, k, v, dout and the features' tensors; out and lse are
+// with P after dropout in O and dv, dP times what dropout multiplies P with, and for dq and dk dS times the
+// slope of the softcap. Reads q, k, v, dout and the features' tensors; out and lse are
 // computed anew. A pair (query, key) that is masked or scores -inf adds nothing to any gradient, whatever
 // stands there. Key rows cost the whole attention of their heads.
 Result<Gradients> backward(const AttentionArgs& args, const AttentionProblem& problem,
@@ -58,5 +63,18 @@ Result<Gradients> backward(const AttentionArgs& args, const AttentionProblem& pr
 // S, P, O, dP, dS and the gradients rounded to their tensors' dtype, sums in fp32, same rows.
 Result<Gradients> plain_backward(const AttentionArgs& args, const AttentionProblem& problem,
                                  const GradientRows& rows, int threads);
+
+struct ScoreGradients {
+  std::vector<double> dbias;   // packed, with the shape of bias: dS summed over the axes that broadcast
+  std::vector<double> dsinks;  // [heads]: of each row -P delta, with P the sink's share of the denominator
+};
+
+// The gradients of what joins the scores, for the whole problem; of a tensor that it does not name: empty.
+Result<ScoreGradients> backward_scores(const AttentionArgs& args, const AttentionProblem& problem,
+                                       int threads);
+
+// Rounded as plain_backward rounds, the sums to the dtype of bias and sinks.
+Result<ScoreGradients> plain_backward_scores(const AttentionArgs& args, const AttentionProblem& problem,
+                                             int threads);
 
 }  // namespace headwise::oracle

@@ -24,6 +24,7 @@ class QueryRows {
     std::vector<Range> ranges;
     std::vector<RowStatistics<Real>> statistics;
     std::vector<Real> block, dots;  // a block of keys, and its products with the rows
+    std::vector<Real> kept;         // weights of one row and block after dropout
     Range keys;                     // that some row of the group sees
 
     // Of the keys [begin, end) those that row r sees.
@@ -62,6 +63,7 @@ class QueryRows {
     w.statistics.resize(n);
     w.block.resize(static_cast<std::size_t>(kKeyBlock * std::max(size.head_dim, size.head_dim_v)));
     w.dots.resize(n * static_cast<std::size_t>(kKeyBlock));
+    w.kept.resize(static_cast<std::size_t>(kKeyBlock));
     return w;
   }
 
@@ -72,11 +74,11 @@ class QueryRows {
     w.keys = {size.seq_kv, 0};
     for (std::int64_t r = 0; r < count; ++r) {
       const RowId& id = row(group, r);
-      const Range range = formula_.visible(id.query);
+      const Range range = formula_.visible(id.batch, id.query);
       w.ranges[static_cast<std::size_t>(r)] = range;
       if (range.begin < range.end)
         w.keys = {std::min(w.keys.begin, range.begin), std::max(w.keys.end, range.end)};
-      convert(formula_.args.q, id.batch, id.query, id.head, w.q.data() + r * size.head_dim, 1);
+      formula_.convert_query(formula_.args.q, id, w.q.data() + r * size.head_dim);
     }
     find_scores(group, w);
     for (std::int64_t r = 0; r < count; ++r) {
@@ -86,7 +88,7 @@ class QueryRows {
     }
   }
 
-  // out = weights V, rounded. After find_weights().
+  // out = weights V after dropout, rounded. After find_weights().
   void sum_values(std::int64_t group, Scratch& w) const {
     const std::int64_t count = rows_of(group);
     const std::int64_t channels = formula_.size.head_dim_v;
@@ -94,12 +96,14 @@ class QueryRows {
     std::fill_n(w.out.begin(), count * channels, Real{0});
     for (std::int64_t j0 = w.keys.begin; j0 < w.keys.end; j0 += kKeyBlock) {
       const std::int64_t j1 = std::min(j0 + kKeyBlock, w.keys.end);
-      convert_keys(formula_.args.v, lead.batch, lead.head / formula_.shared(), j0, j1, false, w.block.data());
+      convert_keys(formula_.args.v, formula_.sequence(lead.batch), lead.head / formula_.shared(), j0, j1,
+                   false, w.block.data());
       for (std::int64_t r = 0; r < count; ++r) {
         const Range keys = w.within(r, j0, j1);
         const Real* weights = w.weights.data() + r * formula_.size.seq_kv + keys.begin;
-        add_weighted(weights, weights, 1, w.block.data() + (keys.begin - j0) * channels,
-                     keys.end - keys.begin, channels, w.out.data() + r * channels);
+        const Real* kept = formula_.drops() ? drop(row(group, r), keys, weights, w) : weights;
+        add_weighted(kept, weights, 1, w.block.data() + (keys.begin - j0) * channels, keys.end - keys.begin,
+                     channels, w.out.data() + r * channels);
       }
     }
     for (std::int64_t i = 0; i < count * channels; ++i) {
@@ -109,13 +113,23 @@ class QueryRows {
   }
 
  private:
+  // The weights of one row that dropout leaves, in w.kept.
+  const Real* drop(const RowId& id, Range keys, const Real* weights, Scratch& w) const {
+    DropoutRow dropout = formula_.dropout_row(id);
+    for (std::int64_t j = keys.begin; j < keys.end; ++j)
+      w.kept[static_cast<std::size_t>(j - keys.begin)] =
+          formula_.dropped(weights[j - keys.begin], dropout.factor(j));
+    return w.kept.data();
+  }
+
   void find_scores(std::int64_t group, Scratch& w) const {
     const Sizes& size = formula_.size;
     const std::int64_t count = rows_of(group);
     const RowId& lead = row(group, 0);
     for (std::int64_t j0 = w.keys.begin; j0 < w.keys.end; j0 += kKeyBlock) {
       const std::int64_t j1 = std::min(j0 + kKeyBlock, w.keys.end);
-      convert_keys(formula_.args.k, lead.batch, lead.head / formula_.shared(), j0, j1, true, w.block.data());
+      convert_keys(formula_.args.k, formula_.sequence(lead.batch), lead.head / formula_.shared(), j0, j1,
+                   true, w.block.data());
       dot_block(w.q.data(), count, w.block.data(), size.head_dim, w.dots.data());
       for (std::int64_t r = 0; r < count; ++r) {
         const Range keys = w.within(r, j0, j1);

@@ -268,14 +268,11 @@ TEST(OracleBackward, RefusesWhatItDoesNotSay) {
   };
   AttentionProblem p = sizes(1, 2, 2, 3, 4, 2, 2);
   EXPECT_TRUE(status(p).ok());
-  p.dropout_p = 0.1F;
-  EXPECT_EQ(status(p).code(), StatusCode::unsupported);
-  p = sizes(1, 2, 2, 3, 4, 2, 2);
   p.varlen = true;
-  EXPECT_EQ(status(p).code(), StatusCode::unsupported);
+  EXPECT_NE(status(p).message().find("cu_seqlens_q is missing"), std::string::npos);
   p = sizes(1, 2, 2, 3, 4, 2, 2);
   p.lengths = true;
-  EXPECT_EQ(status(p).code(), StatusCode::unsupported);
+  EXPECT_NE(status(p).message().find("lengths_kv is missing"), std::string::npos);
   p = sizes(1, 2, 2, 3, 4, 2, 2);
   p.causal = true;  // and no align
   EXPECT_EQ(status(p).code(), StatusCode::invalid_argument);

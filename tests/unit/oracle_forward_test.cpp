@@ -284,15 +284,23 @@ TEST(OracleForward, RefusesWhatItDoesNotSay) {
   };
   AttentionProblem p = sizes(1, 2, 2, 3, 4, 2, 2);
   EXPECT_EQ(code(p), StatusCode::ok);
-  p.dropout_p = 0.1F;
-  EXPECT_EQ(code(p), StatusCode::unsupported);
+  for (const float dropout_p : {-0.1F, 1.0F, std::nanf("")}) {
+    p.dropout_p = dropout_p;
+    EXPECT_EQ(code(p), StatusCode::invalid_argument) << dropout_p;
+  }
   p = sizes(1, 2, 2, 3, 4, 2, 2);
   p.direction = Direction::backward;
   EXPECT_EQ(code(p), StatusCode::unsupported);
   p = sizes(1, 2, 2, 3, 4, 2, 2);
-  p.varlen = true;
-  EXPECT_EQ(code(p), StatusCode::unsupported);
-  p = sizes(1, 2, 2, 3, 4, 2, 2);
+  for (const auto feature :
+       {&AttentionProblem::varlen, &AttentionProblem::lengths, &AttentionProblem::starts}) {
+    p.*feature = true;  // and no tensor
+    EXPECT_EQ(code(p), StatusCode::invalid_argument);
+    p.*feature = false;
+  }
+  p.page_size = 4;  // and no block_table
+  EXPECT_EQ(code(p), StatusCode::invalid_argument);
+  p.page_size = 0;
   p.causal = true;  // and no align
   EXPECT_EQ(code(p), StatusCode::invalid_argument);
 }
