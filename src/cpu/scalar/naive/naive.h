@@ -1,19 +1,17 @@
-// Attention row by row from the formula: no score matrix, every head_dim, any strides. The
+// Attention row by row from the formula: no score matrix, every head_dim, any strides, every feature. The
 // portable fallback, so plain C++ without an instruction set. Two passes over the keys of a row,
 // one for the maximum and one for the sums, need no workspace but a row of fp32 sums a worker.
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "attention/kernel.h"
-#include "attention/mask.h"
 #include "core/parallel_for.h"
+#include "cpu/scalar/naive/score.h"
 #include "cpu/schedule.h"
 
 namespace headwise::cpu::scalar {
 
-template <class T>
 struct NaiveCall {
   const AttentionArgs& args;
   const AttentionProblem& p;
@@ -24,68 +22,65 @@ struct NaiveCall {
   }
 };
 
-template <class T>
-float score(const T* q, const T* k, std::int64_t head_dim, float scale) {
-  float sum = 0;
-  for (std::int64_t d = 0; d < head_dim; ++d) sum += to_float(q[d]) * to_float(k[d]);
-  return sum * scale;
+// The keys' part of the denominator, where `sum` is that of their weights exp(score - peak) and the sink has
+// the rest. The larger of peak and sink is the reference, so that neither exponential overflows.
+inline float keys_share(float sum, float peak, float sink) noexcept {
+  if (sink <= peak) return sum / (sum + std::exp(sink - peak));
+  const float smaller = sum * std::exp(peak - sink);
+  return smaller / (smaller + 1);
 }
 
 template <class T>
-void naive_row(const NaiveCall<T>& call, std::int64_t batch, std::int64_t head, std::int64_t query,
-               float* sums) {
+void naive_row(const NaiveCall& call, QueryRow<T>& row, float* sums) {
   const AttentionArgs& args = call.args;
   const AttentionProblem& p = call.p;
-  const std::int64_t kv_head = head / (p.heads / p.kv_heads);
-  const T* q = args.q.as<const T>() + offset(args.q, batch, query, head);
-  T* out = args.out.as<T>() + offset(args.out, batch, query, head);
-  const KeyRange keys = key_range(p, query);
-  const float scale = p.scale();
-  const auto score_of = [&](std::int64_t key) {
-    return score(q, args.k.as<const T>() + offset(args.k, batch, key, kv_head), p.head_dim, scale);
-  };
-  constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
+  const KeyRange keys = row.keys();
   float peak = kMinusInfinity;
   for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-    const float s = score_of(j);
+    const float s = row.score(j).value;
     if (s > peak || std::isnan(s)) peak = s;
   }
   float sum = 0;
   for (std::int64_t d = 0; d < p.head_dim_v; ++d) sums[d] = 0;
   if (peak != kMinusInfinity) {
     for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-      const float weight = std::exp(score_of(j) - peak);
+      const float s = row.score(j).value;
+      if (s == kMinusInfinity) continue;
+      const float weight = std::exp(s - peak);
       sum += weight;
-      const T* row = args.v.as<const T>() + offset(args.v, batch, j, kv_head);
-      for (std::int64_t d = 0; d < p.head_dim_v; ++d) sums[d] += weight * to_float(row[d]);
+      if (!row.kept(j)) continue;
+      const T* v = row.key_row(args.v, j);
+      for (std::int64_t d = 0; d < p.head_dim_v; ++d) sums[d] += weight * to_float(v[d]);
     }
   }
-  for (std::int64_t d = 0; d < p.head_dim_v; ++d) out[d] = from_double<T>(sum != 0 ? sums[d] / sum : sums[d]);
-  if (args.lse.present()) {
-    args.lse
-        .as<float>()[batch * args.lse.stride[0] + head * args.lse.stride[1] + query * args.lse.stride[2]] =
-        peak == kMinusInfinity ? kMinusInfinity : peak + std::log(sum);
+  T* out = row.row(args.out);
+  const float share = p.sinks && peak != kMinusInfinity ? keys_share(sum, peak, row.sink()) : 1;
+  const float factor = share * static_cast<float>(dropout_scale(p.dropout_p));
+  for (std::int64_t d = 0; d < p.head_dim_v; ++d) {
+    const float mean = sum != 0 ? sums[d] / sum : sums[d];
+    out[d] = from_double<T>(mean * factor);
   }
+  if (args.lse.present()) row.lse() = peak == kMinusInfinity ? kMinusInfinity : log_sum_exp(peak, 1, sum);
 }
 
 template <class T>
 void naive_task(void* context, std::int64_t index, int worker) {
-  const auto& call = *static_cast<const NaiveCall<T>*>(context);
+  const auto& call = *static_cast<const NaiveCall*>(context);
   const AttentionProblem& p = call.p;
   auto* sums =
       reinterpret_cast<float*>(call.workspace + static_cast<std::size_t>(worker) * call.worker_bytes());
   // Last queries first: with a causal mask they are the longest.
-  const std::int64_t query = p.seq_q - 1 - index / (p.batch * p.heads);
-  const std::int64_t plane = index % (p.batch * p.heads);
-  naive_row(call, plane / p.heads, plane % p.heads, query, sums);
+  const std::int64_t row = query_rows(p) - 1 - index / p.heads;
+  const Place place = place_of_row(call.args, p, row);
+  QueryRow<T> query(call.args, p, place, index % p.heads, place.query_of(p, row));
+  naive_row(call, query, sums);
 }
 
 template <class T>
 Status naive_run(const AttentionArgs& args, const RunContext& context) noexcept {
-  NaiveCall<T> call{args, context.problem, static_cast<unsigned char*>(context.workspace.data)};
+  NaiveCall call{args, context.problem, static_cast<unsigned char*>(context.workspace.data)};
   const AttentionProblem& p = context.problem;
-  core::parallel_for(p.batch * p.heads * p.seq_q, context.threads, naive_task<T>, &call, context.executor);
+  core::parallel_for(query_rows(p) * p.heads, context.threads, naive_task<T>, &call, context.executor);
   return {};
 }
 
@@ -99,15 +94,14 @@ constexpr Traits naive_traits() {
 }
 inline constexpr Policy kNaivePolicies[] = {{"row", 1, 0}};
 
-template <class T>
-std::size_t naive_workspace(const AttentionProblem& p, const Policy& /*policy*/) {
+inline std::size_t naive_workspace(const AttentionProblem& p, const Policy& /*policy*/) {
   return line_up(static_cast<std::size_t>(p.head_dim_v) * sizeof(float)) *
          static_cast<std::size_t>(p.threads);
 }
 
 template <class T>
 constexpr Kernel naive_kernel(std::string_view id) {
-  return {id, naive_traits<T>(), {.window = true}, kNaivePolicies, naive_workspace<T>, naive_run<T>};
+  return {id, naive_traits<T>(), kEveryFeature, kNaivePolicies, naive_workspace, naive_run<T>};
 }
 
 }  // namespace headwise::cpu::scalar
