@@ -46,6 +46,20 @@ inline KeyRange key_range(const AttentionProblem& p, std::int64_t i) noexcept {
   return key_range(band_of(p), i);
 }
 
+// Queries, of `seq_q`, that may see a key.
+struct QueryRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;  // may be <= begin: no query
+};
+inline QueryRange query_range(const Band& band, std::int64_t seq_q, std::int64_t key) noexcept {
+  if (key < band.keys.begin || key >= band.keys.end) return {};
+  QueryRange r{0, seq_q};
+  const std::int64_t at = key - band.offset;  // the query that stands there
+  if (band.right >= 0 && at > band.right) r.begin = at - band.right;
+  if (band.left >= 0 && band.left < r.end - 1 - at) r.end = at + band.left + 1;
+  return r;
+}
+
 // Of queries [first, last]: ranges move right with i, so the ends tell all. `any` holds each key
 // that some query sees, `all` those that every query sees.
 struct BlockRange {

@@ -27,5 +27,8 @@ extern const Kernel kAvx2UnfusedBf16;
 extern const Kernel kScalarNaiveF32;
 extern const Kernel kScalarNaiveF16;
 extern const Kernel kScalarNaiveBf16;
+extern const Kernel kScalarNaiveBackwardF32;
+extern const Kernel kScalarNaiveBackwardF16;
+extern const Kernel kScalarNaiveBackwardBf16;
 
 }  // namespace headwise::cpu

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -85,6 +86,17 @@ Status nothing_supports(const AttentionProblem& problem, const dispatch::Backend
   return Status::unsupported(message);
 }
 
+// No output has an element. Gradients may have some where others have none: without queries, dk and dv are
+// zeros.
+bool writes_nothing(const AttentionArgs& args, Direction direction) {
+  const auto empty = [](const TensorView& view) {
+    return !view.present() ||
+           std::find(view.shape.begin(), view.shape.begin() + view.rank, 0) != view.shape.begin() + view.rank;
+  };
+  if (direction == Direction::forward) return empty(args.out);
+  return empty(args.dq) && empty(args.dk) && empty(args.dv) && empty(args.dbias) && empty(args.dsinks);
+}
+
 }  // namespace
 
 std::string_view Plan::kernel() const noexcept {
@@ -167,10 +179,7 @@ Status Plan::run(const AttentionArgs& args, const Execution& execution) const no
   }
   AttentionProblem actual;
   if (Status status = check_arguments(args, problem_, device_, actual); !status.ok()) return status;
-  const bool no_rows =  // of any output; without queries, dk and dv are zeros to be written
-      actual.seq_q == 0 && (actual.direction == Direction::forward || actual.seq_kv == 0);
-  const bool writes_nothing = actual.batch == 0 || actual.heads == 0 || no_rows;
-  if (writes_nothing) return {};
+  if (writes_nothing(args, actual.direction)) return {};
   if (workspace_bytes_ > 0) {
     const Workspace& workspace = execution.workspace;
     if (workspace.data == nullptr || workspace.bytes < workspace_bytes_) {

@@ -13,14 +13,20 @@ namespace headwise::numerics {
 
 Device& cpu() { return *check(device({})); }
 
-std::vector<KernelInfo> forward_kernels() {
+namespace {
+
+std::vector<KernelInfo> kernels_of(Direction direction) {
   std::vector<KernelInfo> found;
   for (const KernelInfo& kernel : kernels()) {
-    if (kernel.device == DeviceKind::cpu && kernel.traits.direction == Direction::forward)
-      found.push_back(kernel);
+    if (kernel.device == DeviceKind::cpu && kernel.traits.direction == direction) found.push_back(kernel);
   }
   return found;
 }
+
+}  // namespace
+
+std::vector<KernelInfo> forward_kernels() { return kernels_of(Direction::forward); }
+std::vector<KernelInfo> backward_kernels() { return kernels_of(Direction::backward); }
 
 std::string cannot_run_here(const KernelInfo& kernel) {
   if (kernel.traits.isa == "scalar" || cpu().has(kernel.traits.isa)) return {};

@@ -18,6 +18,7 @@ namespace headwise::numerics {
 
 Device& cpu();
 std::vector<KernelInfo> forward_kernels();
+std::vector<KernelInfo> backward_kernels();
 // Empty, or why this machine cannot run the kernel at all.
 std::string cannot_run_here(const KernelInfo& kernel);
 std::string test_name(std::string_view id);
