@@ -1,9 +1,11 @@
 // Headwise, all of it.
 #pragma once
 
+#include "headwise/alibi.h"
 #include "headwise/attention.h"
 #include "headwise/device.h"
 #include "headwise/dtype.h"
 #include "headwise/kernels.h"
+#include "headwise/merge.h"
 #include "headwise/status.h"
 #include "headwise/tensor.h"
