@@ -16,17 +16,19 @@ std::uint64_t mix(std::uint64_t state, std::uint64_t word) {
   return product ^ (product >> 29);
 }
 
-// Rows of the innermost dimension, wherever they lie.
+// Rows of the innermost dimension, wherever they lie. Ranks 1 to 4.
 std::uint64_t add_view(std::uint64_t state, const TensorView& view) {
   const std::size_t size = size_of(view.dtype);
   const auto* data = static_cast<const std::byte*>(view.data);
-  for (std::int64_t a = 0; a < view.shape[0]; ++a) {
-    for (std::int64_t b = 0; b < view.shape[1]; ++b) {
-      for (std::int64_t c = 0; c < (view.rank == 4 ? view.shape[2] : 1); ++c) {
-        const bool four = view.rank == 4;
-        const std::int64_t at = a * view.stride[0] + b * view.stride[1] + (four ? c * view.stride[2] : 0);
+  const auto last = static_cast<std::size_t>(view.rank - 1);
+  const auto extent = [&](std::size_t axis) { return axis < last ? view.shape[axis] : 1; };
+  for (std::int64_t a = 0; a < extent(0); ++a) {
+    for (std::int64_t b = 0; b < extent(1); ++b) {
+      for (std::int64_t c = 0; c < extent(2); ++c) {
+        const std::int64_t at = (last > 0 ? a * view.stride[0] : 0) + (last > 1 ? b * view.stride[1] : 0) +
+                                (last > 2 ? c * view.stride[2] : 0);
         state = fingerprint(state, data + static_cast<std::size_t>(at) * size,
-                            static_cast<std::size_t>(view.shape[four ? 3 : 2]) * size);
+                            static_cast<std::size_t>(view.shape[last]) * size);
       }
     }
   }
@@ -55,7 +57,8 @@ Result<std::uint64_t> output_fingerprint(Inputs& inputs) {
   HEADWISE_TRY(inputs.fetch_outputs());
   const AttentionArgs& args = inputs.host_args();
   std::uint64_t state = 0;
-  for (const TensorView* output : {&args.out, &args.lse, &args.dq, &args.dk, &args.dv}) {
+  for (const TensorView* output :
+       {&args.out, &args.lse, &args.dq, &args.dk, &args.dv, &args.dbias, &args.dsinks}) {
     if (output->present()) state = add_view(state, *output);
   }
   return state;

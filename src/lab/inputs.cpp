@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -11,17 +10,20 @@
 #include "core/text.h"
 #include "core/try.h"
 #include "lab/captured.h"
+#include "lab/feature_inputs.h"
+#include "lab/input_tensors.h"
 #include "lab/planting.h"
 #include "lab/random.h"
+#include "lab/sequence_inputs.h"
 #include "lab/structured.h"
 
 namespace headwise::lab {
 namespace {
 
-constexpr int kPoison = 0xff;  // repeated: a NaN in every floating dtype
-constexpr std::size_t kTooLarge = std::numeric_limits<std::size_t>::max();
 constexpr std::int64_t kPositionsPerTask = 16;
 constexpr std::uint32_t kTensorQ = 0, kTensorK = 1, kTensorV = 2, kTensorDout = 3;  // RandomRow::tensor
+constexpr std::uint64_t kDropoutSeed = 0x9e3779b97f4a7c15U;  // odd and large: both halves of the key differ
+constexpr std::uint64_t kDropoutOffset = 5;
 
 bool is_float(DType dtype) {
   return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
@@ -29,86 +31,20 @@ bool is_float(DType dtype) {
 
 // What this file can make tensors for.
 Status check_problem(const AttentionProblem& p, const InputSpec& spec) {
-  HEADWISE_TRY(validate(p));
   const auto no = [](const std::string& what) { return Status::unsupported("inputs: " + what); };
   if (!is_float(p.dtype))
     return no("dtype " + std::string(name(p.dtype)) + ": made for f64, f32, f16 and bf16");
   if (!is_float(p.kv_dtype))
     return no("kv_dtype " + std::string(name(p.kv_dtype)) + ": made for f64, f32, f16 and bf16");
-  if (p.mask != MaskKind::none) return no("mask: not made yet");
-  if (p.bias) return no("bias: not made yet");
-  if (p.alibi != AlibiKind::none) return no("alibi_slopes: not made yet");
-  if (p.sinks) return no("sinks: not made yet");
-  if (p.varlen) return no("cu_seqlens: not made yet");
-  if (p.lengths) return no("lengths_kv: not made yet");
-  if (p.page_size > 0 || p.pages > 0) return no("block_table: not made yet");
-  if (spec.row_padding < 0 || spec.offset < 0) {
-    return Status::invalid_argument("inputs: row_padding and offset must not be negative");
+  const bool moved = p.varlen || p.page_size > 0;
+  if (spec.kind == InputKind::captured && moved)
+    return no(std::string(p.varlen ? "varlen" : "page_size") +
+              ": captured tokens are those of a plain batch");
+  HEADWISE_TRY(check_sequences(p));
+  if (spec.row_padding < 0 || spec.offset < 0 || spec.mask_short < 0) {
+    return Status::invalid_argument("inputs: row_padding, offset and mask_short must not be negative");
   }
   return {};
-}
-
-struct Extents {
-  std::array<std::int64_t, 4> shape{};  // BSHD
-  DType dtype = DType::f32;
-};
-
-struct Tensor {
-  const char* name;
-  TensorView AttentionArgs::* view;
-  Extents extents;
-  bool wanted;  // the problem has it
-  bool output;  // contenders write it
-};
-
-// In the order of Inputs::buffers_.
-std::array<Tensor, 9> tensors_of(const AttentionProblem& p) {
-  using A = AttentionArgs;
-  const bool backward = p.direction == Direction::backward;
-  const Extents q{{p.batch, p.seq_q, p.heads, p.head_dim}, p.dtype};
-  const Extents k{{p.batch, p.seq_kv, p.kv_heads, p.head_dim}, p.kv_dtype};
-  const Extents v{{p.batch, p.seq_kv, p.kv_heads, p.head_dim_v}, p.kv_dtype};
-  const Extents out{{p.batch, p.seq_q, p.heads, p.head_dim_v}, p.dtype};
-  const Extents lse{{p.batch, p.heads, 1, p.seq_q}, DType::f32};
-  return {{{"q", &A::q, q, true, false},
-           {"k", &A::k, k, true, false},
-           {"v", &A::v, v, true, false},
-           {"out", &A::out, out, !backward, true},
-           {"lse", &A::lse, lse, !backward && p.lse, true},
-           {"dout", &A::dout, out, backward, false},
-           {"dq", &A::dq, q, backward, true},
-           {"dk", &A::dk, k, backward, true},
-           {"dv", &A::dv, v, backward, true}}};
-}
-bool is_lse(const Tensor& tensor) { return tensor.view == &AttentionArgs::lse; }
-
-// lse is always packed.
-InputSpec spec_of(const Tensor& tensor, const InputSpec& spec) { return is_lse(tensor) ? InputSpec{} : spec; }
-
-// Guards included; kTooLarge on overflow.
-std::size_t buffer_bytes(const Extents& e, std::int64_t row_padding, std::int64_t offset) {
-  std::int64_t n = 0;
-  bool overflow = __builtin_add_overflow(e.shape[3], row_padding, &n);
-  for (std::size_t i = 0; i < 3; ++i) overflow = overflow || __builtin_mul_overflow(n, e.shape[i], &n);
-  overflow = overflow || __builtin_add_overflow(n, offset, &n);
-  overflow = overflow || __builtin_mul_overflow(n, static_cast<std::int64_t>(size_of(e.dtype)), &n);
-  overflow = overflow || __builtin_add_overflow(n, static_cast<std::int64_t>(2 * kGuardBytes), &n);
-  return overflow ? kTooLarge : static_cast<std::size_t>(n);
-}
-
-TensorView view_of(const Tensor& tensor, const InputSpec& spec, std::byte* base, DeviceId device) {
-  const Extents& e = tensor.extents;
-  if (is_lse(tensor))
-    return contiguous(base + kGuardBytes, e.dtype, {e.shape[0], e.shape[1], e.shape[3]}, device);
-  TensorView view{.dtype = e.dtype, .device = device, .rank = 4, .shape = e.shape};
-  view.data = base + kGuardBytes + static_cast<std::size_t>(spec.offset) * size_of(e.dtype);
-  const std::int64_t row = e.shape[3] + spec.row_padding;
-  if (spec.layout == Layout::bshd) {
-    view.stride = {e.shape[1] * e.shape[2] * row, e.shape[2] * row, row, 1};
-  } else {
-    view.stride = {e.shape[2] * e.shape[1] * row, row, e.shape[1] * row, 1};
-  }
-  return view;
 }
 
 Status make_buffer(Device& device, std::size_t bytes, Buffer& buffer) {
@@ -133,10 +69,11 @@ Status upload(const Buffer& buffer) {
   return buffer.device->copy_from_host(buffer.base, buffer.host, buffer.bytes);
 }
 
-// NaN wherever no element will lie: in guard bands, before the offset, in padding.
-void poison_gaps(const Buffer& buffer, const InputSpec& spec, DType dtype) {
-  const std::size_t front = kGuardBytes + static_cast<std::size_t>(spec.offset) * size_of(dtype);
-  if (spec.row_padding > 0) {
+// NaN wherever no element will lie: in guard bands, before the offset, in padding; and on pages, of which not
+// all are in use.
+void poison_gaps(const Buffer& buffer, const InputTensor& tensor, const InputSpec& spec, bool paged) {
+  const std::size_t front = kGuardBytes + static_cast<std::size_t>(spec.offset) * size_of(tensor.dtype);
+  if (spec.row_padding > 0 || paged) {
     std::memset(buffer.host, kPoison, buffer.bytes);
   } else {
     std::memset(buffer.host, kPoison, front);
@@ -159,21 +96,23 @@ void store_steps(const std::int32_t* steps, std::int64_t count, T* to) {
 }
 
 struct FillJob {
+  const AttentionArgs& host;
   const TensorView& view;
   const AttentionProblem& problem;
   const InputSpec& spec;
   std::uint32_t tensor;
-  std::int64_t tasks_per_batch;
+  std::int64_t tasks_per_sequence;
+  [[nodiscard]] bool of_keys() const { return tensor == kTensorK || tensor == kTensorV; }
 };
 
-// One row of head_dim elements.
-void make_row(const FillJob& job, std::int64_t b, std::int64_t s, std::int64_t h, std::int32_t* steps) {
-  const AttentionProblem& p = job.problem;
+// One row of head_dim elements. `own` has the sizes of the sequence.
+void make_row(const FillJob& job, const AttentionProblem& own, std::int64_t b, std::int64_t s, std::int64_t h,
+              std::int32_t* steps) {
   const std::int64_t count = job.view.shape[3];
   const std::uint64_t seed = job.spec.seed;
   if (job.spec.kind == InputKind::structured && job.tensor == kTensorQ) {
-    const std::int64_t kv_head = h / (p.heads / p.kv_heads);
-    return structured_query_row({seed, b, query_place(p, s), h, kv_head, p.seq_kv}, count, steps);
+    const std::int64_t kv_head = h / (own.heads / own.kv_heads);
+    return structured_query_row({seed, b, query_place(own, s), h, kv_head, own.seq_kv}, count, steps);
   }
   if (job.spec.kind == InputKind::structured && job.tensor == kTensorK)
     return structured_key_row(seed, b, s, h, count, steps);
@@ -185,15 +124,22 @@ void make_row(const FillJob& job, std::int64_t b, std::int64_t s, std::int64_t h
 void fill_task(void* context, std::int64_t index, int /*worker*/) {
   const auto& job = *static_cast<const FillJob*>(context);
   const TensorView& view = job.view;
-  const std::int64_t batch = index / job.tasks_per_batch;
-  const std::int64_t first = index % job.tasks_per_batch * kPositionsPerTask;
-  const std::int64_t last = std::min(first + kPositionsPerTask, view.shape[1]);
+  const std::int64_t batch = index / job.tasks_per_sequence;
+  const Sequence sequence = sequence_of(job.host, job.problem, batch);
+  AttentionProblem own = job.problem;
+  own.seq_q = sequence.seq_q;
+  own.seq_kv = sequence.keys.end;
+  const std::int64_t task = index % job.tasks_per_sequence * kPositionsPerTask;
+  const std::int64_t first = std::max(task, job.of_keys() ? sequence.keys.begin : 0);
+  const std::int64_t last =
+      std::min(task + kPositionsPerTask, job.of_keys() ? sequence.keys.end : sequence.seq_q);
   const std::int64_t count = view.shape[3];
   std::array<std::int32_t, 1024> steps;
   for (std::int64_t s = first; s < last; ++s) {
     for (std::int64_t h = 0; h < view.shape[2]; ++h) {
-      make_row(job, batch, s, h, steps.data());
-      const std::int64_t at = batch * view.stride[0] + s * view.stride[1] + h * view.stride[2];
+      make_row(job, own, batch, s, h, steps.data());
+      const std::int64_t at =
+          job.of_keys() ? key_offset(view, job.problem, sequence, s, h) : query_offset(view, sequence, s, h);
       switch (view.dtype) {
         case DType::f64: store_steps(steps.data(), count, view.as<double>() + at); break;
         case DType::f32: store_steps(steps.data(), count, view.as<float>() + at); break;
@@ -205,17 +151,19 @@ void fill_task(void* context, std::int64_t index, int /*worker*/) {
   }
 }
 
-Status fill_random(const TensorView& view, const AttentionProblem& problem, const InputSpec& spec,
-                   std::uint32_t tensor) {
+Status fill_random(const AttentionArgs& host, const TensorView& view, const AttentionProblem& problem,
+                   const InputSpec& spec, std::uint32_t tensor) {
   constexpr std::int64_t kMaxRow = 1024, kMaxHeads = 1 << 24, kMaxPositions = std::int64_t{1} << 32;
-  if (view.shape[3] > kMaxRow || view.shape[2] > kMaxHeads || view.shape[1] > kMaxPositions ||
-      view.shape[0] > kMaxPositions) {
+  FillJob job{host, view, problem, spec, tensor, 0};
+  const std::int64_t positions = job.of_keys() ? problem.seq_kv : problem.seq_q;
+  if (view.shape[3] > kMaxRow || view.shape[2] > kMaxHeads || positions > kMaxPositions ||
+      problem.batch > kMaxPositions) {
     return Status::unsupported(
         "inputs: made for head_dim up to 1024, 2^24 heads, sequences and batches up to 2^32");
   }
-  FillJob job{view, problem, spec, tensor, (view.shape[1] + kPositionsPerTask - 1) / kPositionsPerTask};
+  job.tasks_per_sequence = (positions + kPositionsPerTask - 1) / kPositionsPerTask;
   const int threads = view.elements() < 100'000 ? 1 : core::available_threads();  // waking them costs more
-  core::parallel_for(view.shape[0] * job.tasks_per_batch, threads, fill_task, &job);
+  core::parallel_for(problem.batch * job.tasks_per_sequence, threads, fill_task, &job);
   return {};
 }
 
@@ -248,8 +196,9 @@ Status check_band(const Buffer& buffer, std::size_t begin, std::size_t bytes, co
 }
 
 // The elements between the rows of a fetched output.
-Status check_padding(const Tensor& tensor, const TensorView& out, std::int64_t row_padding) {
+Status check_padding(const InputTensor& tensor, const TensorView& out, std::int64_t row_padding) {
   const bool of_keys = tensor.view == &AttentionArgs::dk || tensor.view == &AttentionArgs::dv;
+  const bool of_scores = tensor.form == InputTensor::Form::scores;
   const std::size_t size = size_of(out.dtype);
   const auto* data = static_cast<const std::byte*>(out.data);
   for (std::int64_t b = 0; b < out.shape[0]; ++b) {
@@ -260,8 +209,8 @@ Status check_padding(const Tensor& tensor, const TensorView& out, std::int64_t r
                         static_cast<std::size_t>(row_padding) * size)) {
           return Status::internal(std::string("memory between the rows of ") + tensor.name +
                                   " was written: padding behind batch " + std::to_string(b) +
-                                  (of_keys ? ", key " : ", query ") + std::to_string(s) + ", head " +
-                                  std::to_string(h) + " has changed");
+                                  (of_keys ? ", key " : ", query ") + std::to_string(of_scores ? h : s) +
+                                  ", head " + std::to_string(of_scores ? s : h) + " has changed");
         }
       }
     }
@@ -338,7 +287,7 @@ std::size_t Inputs::device_bytes() const noexcept {
 }
 
 Status Inputs::fetch_outputs() {
-  const std::array<Tensor, kTensors> tensors = tensors_of(problem_);
+  const InputTensors tensors = tensors_of(problem_, spec_);
   for (std::size_t i = 0; i < kTensors; ++i) {
     const Buffer& buffer = buffers_[i];
     if (!tensors[i].output || buffer.host == buffer.base) continue;
@@ -349,30 +298,38 @@ Status Inputs::fetch_outputs() {
 
 std::size_t input_bytes(const AttentionProblem& problem) {
   std::size_t total = 0;
-  for (const Tensor& tensor : tensors_of(problem)) {
+  for (const InputTensor& tensor : tensors_of(completed(problem), {})) {
     if (!tensor.wanted) continue;
-    const std::size_t bytes = buffer_bytes(tensor.extents, 0, 0);
+    const std::size_t bytes = buffer_bytes(tensor, {});
     total = bytes > kTooLarge - total ? kTooLarge : total + bytes;
   }
   return total;
 }
 
 Status Inputs::allocate() {
-  const std::array<Tensor, kTensors> tensors = tensors_of(problem_);
+  const InputTensors tensors = tensors_of(problem_, spec_);
   for (std::size_t i = 0; i < kTensors; ++i) {
-    const Tensor& tensor = tensors[i];
+    const InputTensor& tensor = tensors[i];
     if (!tensor.wanted) continue;
-    const InputSpec spec = spec_of(tensor, spec_);
-    HEADWISE_TRY(
-        make_buffer(*device_, buffer_bytes(tensor.extents, spec.row_padding, spec.offset), buffers_[i]));
-    args_.*tensor.view = view_of(tensor, spec, buffers_[i].base, device_->id());
-    host_args_.*tensor.view = view_of(tensor, spec, buffers_[i].host, DeviceId{});
-    if (!tensor.output) poison_gaps(buffers_[i], spec, tensor.extents.dtype);
+    Device* place = device_;
+    if (tensor.form == InputTensor::Form::index) {
+      Result<Device*> host = headwise::device({});
+      if (!host) return host.status();
+      place = *host;
+    }
+    Buffer& buffer = buffers_[i];
+    HEADWISE_TRY(make_buffer(*place, buffer_bytes(tensor, spec_), buffer));
+    args_.*tensor.view = view_of(tensor, spec_, buffer.base, place->id());
+    host_args_.*tensor.view = view_of(tensor, spec_, buffer.host, DeviceId{});
+    const bool paged = problem_.page_size > 0 && tensor.form == InputTensor::Form::operand;
+    if (!tensor.output) poison_gaps(buffer, tensor, spec_of(tensor, spec_), paged);
   }
   return {};
 }
 
-Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device) {
+Result<Inputs> make_inputs(const AttentionProblem& given, const InputSpec& spec, Device& device) {
+  HEADWISE_TRY(validate(given));
+  const AttentionProblem problem = completed(given);
   HEADWISE_TRY(check_problem(problem, spec));
   Inputs inputs;
   inputs.problem_ = problem;
@@ -381,21 +338,30 @@ Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spe
   HEADWISE_TRY(inputs.allocate());
 
   const AttentionArgs& host = inputs.host_args_;
+  HEADWISE_TRY(fill_indices(host, problem, spec));
   if (spec.kind == InputKind::captured) {
     HEADWISE_TRY(fill_captured(host, problem, spec));
   } else {
-    HEADWISE_TRY(fill_random(host.q, problem, spec, kTensorQ));
-    HEADWISE_TRY(fill_random(host.k, problem, spec, kTensorK));
-    HEADWISE_TRY(fill_random(host.v, problem, spec, kTensorV));
+    HEADWISE_TRY(fill_random(host, host.q, problem, spec, kTensorQ));
+    HEADWISE_TRY(fill_random(host, host.k, problem, spec, kTensorK));
+    HEADWISE_TRY(fill_random(host, host.v, problem, spec, kTensorV));
   }
+  fill_features(host, problem, spec);
+  poison_unseen(host, problem, spec);
   if (spec.plant) {
-    inputs.planted_ = plants(problem);
+    inputs.planted_ = plants(problem, host);
     std::erase_if(inputs.planted_, [&](const Plant& plant) { return stays_real(problem, spec, plant); });
     plant_values(host, problem, spec, inputs.planted_);
   }
   if (problem.direction == Direction::backward)
-    HEADWISE_TRY(fill_random(host.dout, problem, spec, kTensorDout));
-  const std::array<Tensor, Inputs::kTensors> tensors = tensors_of(problem);
+    HEADWISE_TRY(fill_random(host, host.dout, problem, spec, kTensorDout));
+  if (problem.dropout_p > 0) {
+    for (AttentionArgs* args : {&inputs.args_, &inputs.host_args_}) {
+      args->dropout_seed = (spec.seed + 1) * kDropoutSeed;
+      args->dropout_offset = kDropoutOffset;
+    }
+  }
+  const InputTensors tensors = tensors_of(problem, spec);
   for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
     if (tensors[i].wanted && !tensors[i].output) HEADWISE_TRY(upload(inputs.buffers_[i]));
   }
@@ -404,7 +370,7 @@ Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spe
 }
 
 Status poison(Inputs& inputs) {
-  const std::array<Tensor, Inputs::kTensors> tensors = tensors_of(inputs.problem_);
+  const InputTensors tensors = tensors_of(inputs.problem_, inputs.spec_);
   for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
     const Buffer& buffer = inputs.buffers_[i];
     if (!tensors[i].output || buffer.base == nullptr) continue;
@@ -415,13 +381,13 @@ Status poison(Inputs& inputs) {
 }
 
 Status check_guards(const Inputs& inputs) {
-  const std::array<Tensor, Inputs::kTensors> tensors = tensors_of(inputs.problem_);
+  const InputTensors tensors = tensors_of(inputs.problem_, inputs.spec_);
   for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
     const Buffer& buffer = inputs.buffers_[i];
-    const Tensor& tensor = tensors[i];
+    const InputTensor& tensor = tensors[i];
     if (buffer.base == nullptr) continue;
     const InputSpec spec = spec_of(tensor, inputs.spec_);
-    const std::size_t offset = static_cast<std::size_t>(spec.offset) * size_of(tensor.extents.dtype);
+    const std::size_t offset = static_cast<std::size_t>(spec.offset) * size_of(tensor.dtype);
     HEADWISE_TRY(check_band(buffer, 0, kGuardBytes + offset, tensor.name, "before"));
     HEADWISE_TRY(check_band(buffer, buffer.bytes - kGuardBytes, kGuardBytes, tensor.name, "behind"));
     if (tensor.output && spec.row_padding > 0)

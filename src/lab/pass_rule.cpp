@@ -87,8 +87,7 @@ TensorVerdict judge_tensor(const VerifiedTensor& tensor) {
   const auto channels = static_cast<std::size_t>(view.shape[3]);
   for (std::size_t i = 0; i < tensor.rows.size(); ++i) {
     const oracle::RowId& row = tensor.rows[i];
-    const std::int64_t at =
-        row.batch * view.stride[0] + row.query * view.stride[1] + row.head * view.stride[2];
+    const std::int64_t at = tensor.offsets[i];
     for (std::size_t c = 0; c < channels; ++c) {
       const double truth = tensor.truth[i * channels + c];
       const double value =
@@ -123,23 +122,17 @@ TensorVerdict judge_tensor(const VerifiedTensor& tensor) {
   return verdict;
 }
 
-std::string unwritten(const char* name, const TensorView& view, bool of_keys) {
+std::string unwritten(const char* name, const TensorView& view, const oracle::RowId& row, std::int64_t offset,
+                      bool of_keys) {
   const auto width = static_cast<std::int64_t>(size_of(view.dtype));
   constexpr std::uint64_t kPoison = ~std::uint64_t{0};
-  for (std::int64_t b = 0; b < view.shape[0]; ++b) {
-    for (std::int64_t s = 0; s < view.shape[1]; ++s) {
-      for (std::int64_t h = 0; h < view.shape[2]; ++h) {
-        const std::byte* row = view.as<const std::byte>() +
-                               (b * view.stride[0] + s * view.stride[1] + h * view.stride[2]) * width;
-        for (std::int64_t c = 0; c < view.shape[3]; ++c) {
-          std::uint64_t bits = kPoison;
-          std::memcpy(&bits, row + c * width, static_cast<std::size_t>(width));
-          if (bits != kPoison) continue;
-          return std::string(name) + " was not written (" + place({b, h, s}, of_keys) + ", channel " +
-                 std::to_string(c) + ")";
-        }
-      }
-    }
+  const std::byte* data = view.as<const std::byte>() + offset * width;
+  for (std::int64_t c = 0; c < view.shape[3]; ++c) {
+    std::uint64_t bits = kPoison;
+    std::memcpy(&bits, data + c * width, static_cast<std::size_t>(width));
+    if (bits != kPoison) continue;
+    return std::string(name) + " was not written (" + place(row, of_keys) + ", channel " + std::to_string(c) +
+           ")";
   }
   return {};
 }

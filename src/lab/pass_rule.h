@@ -16,13 +16,13 @@ namespace headwise::lab {
 Limits limits_of(std::span<const double> truth, std::span<const std::vector<double>> plains, DType dtype,
                  double factor);
 
-// Rows of one tensor [batch, position, head, channel] beside their truth. Rows of keys come as {batch, kv
-// head, key}.
+// Rows of one tensor of rank 4 beside their truth. Rows of keys come as {batch, kv head, key}.
 struct VerifiedTensor {
   const char* name;
   const TensorView& view;
   std::span<const oracle::RowId> rows;
-  std::span<const double> truth;  // [rows, channels]
+  std::span<const std::int64_t> offsets;  // of the rows, in elements from the tensor's start
+  std::span<const double> truth;          // [rows, channels]
   const Limits& limits;
   bool of_keys = false;
 };
@@ -34,9 +34,9 @@ struct TensorVerdict {
 };
 TensorVerdict judge_tensor(const VerifiedTensor& tensor);
 
-// Why a tensor cannot be whole, or empty: an element anywhere, also where no row is verified, still holds
-// what poison() wrote. Who leaves out what nobody verifies would be fast.
-std::string unwritten(const char* name, const TensorView& view, bool of_keys = false);
+// Why a row cannot be whole, or empty: an element of it still holds what poison() wrote.
+std::string unwritten(const char* name, const TensorView& view, const oracle::RowId& row, std::int64_t offset,
+                      bool of_keys = false);
 
 // "batch 0, query 3, head 1"; of keys "batch 0, key 3, kv head 1".
 std::string place(const oracle::RowId& row, bool of_keys = false);

@@ -8,7 +8,7 @@
 
 namespace headwise::lab {
 
-// Host tensors; `planted` ordered by (batch, kv head), as plants() returns them.
+// Host tensors; `planted` ordered by (sequence, kv head), as plants() returns them.
 //
 // The K row becomes a * q, with q the query of the plant's row and a such that the row's score is 2
 // above the logarithm of the summed exponentials of its other keys (estimated from 256 of them, as

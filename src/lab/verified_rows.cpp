@@ -3,6 +3,7 @@
 #include <array>
 #include <tuple>
 
+#include "attention/sequence.h"
 #include "core/parallel_for.h"
 #include "lab/random.h"
 #include "lab/verify.h"
@@ -47,6 +48,7 @@ bool key_equal(const oracle::KeyRowId& a, const oracle::KeyRowId& b) {
 // tells heads apart.
 std::vector<std::int64_t> sampled_positions(std::int64_t length, std::int64_t count,
                                             std::array<std::uint32_t, 2> stream) {
+  if (length <= 0) return {};
   std::vector<std::int64_t> positions{0, length - 1};
   for (const std::int64_t edge : {64, 128, 512, 1024, 4096, 16384}) {
     for (const std::int64_t position : {edge - 1, edge, edge + 1}) {
@@ -81,23 +83,24 @@ std::int64_t fitting(std::int64_t length, double seconds, double seconds_of_all)
   return std::min(length, std::max(kLeastRowsPerHead, fits));
 }
 
-// Rows of queries of every head, the planted ones among them.
-std::vector<oracle::RowId> query_rows(const AttentionProblem& p, std::int64_t per_head) {
+// Rows of queries of every head, the planted ones among them: `per_head` of a sequence, or all it has.
+std::vector<oracle::RowId> query_rows(const AttentionProblem& p, std::int64_t per_head,
+                                      const AttentionArgs& host_args) {
   std::vector<oracle::RowId> rows;
-  const bool whole = per_head >= p.seq_q;
   for (std::int64_t batch = 0; batch < p.batch; ++batch) {
+    const std::int64_t seq_q = sequence_of(host_args, p, batch).seq_q;
     for (std::int64_t head = 0; head < p.heads; ++head) {
-      if (whole) {
-        for (std::int64_t query = 0; query < p.seq_q; ++query) rows.push_back({batch, head, query});
+      if (per_head >= seq_q) {
+        for (std::int64_t query = 0; query < seq_q; ++query) rows.push_back({batch, head, query});
         continue;
       }
       const auto stream = static_cast<std::uint32_t>(batch * p.heads + head);
-      for (const std::int64_t query : sampled_positions(p.seq_q, per_head, {stream, 0}))
+      for (const std::int64_t query : sampled_positions(seq_q, per_head, {stream, 0}))
         rows.push_back({batch, head, query});
     }
   }
-  if (!whole) {
-    for (const Plant& plant : plants(p)) rows.push_back(plant.row);
+  if (per_head < p.seq_q) {
+    for (const Plant& plant : plants(p, host_args)) rows.push_back(plant.row);
     std::sort(rows.begin(), rows.end(), row_less);
     rows.erase(std::unique(rows.begin(), rows.end(), row_equal), rows.end());
   }
@@ -120,24 +123,26 @@ std::vector<std::int64_t> sampled_pairs(const AttentionProblem& p, std::int64_t 
   return pairs;
 }
 
+// Of the keys in use.
 std::vector<oracle::KeyRowId> key_rows(const AttentionProblem& p, std::int64_t pair_count,
-                                       std::int64_t per_pair) {
+                                       std::int64_t per_pair, const AttentionArgs& host_args) {
   std::vector<oracle::KeyRowId> rows;
   if (p.seq_kv <= 0 || p.kv_heads <= 0) return rows;
   const std::vector<std::int64_t> pairs = sampled_pairs(p, pair_count);
   for (const std::int64_t pair : pairs) {
     const std::int64_t batch = pair / p.kv_heads, kv_head = pair % p.kv_heads;
-    if (per_pair >= p.seq_kv) {
-      for (std::int64_t key = 0; key < p.seq_kv; ++key) rows.push_back({batch, kv_head, key});
+    const KeyRange keys = sequence_of(host_args, p, batch).keys;
+    const std::int64_t length = keys.end - keys.begin;
+    if (per_pair >= length) {
+      for (std::int64_t key = keys.begin; key < keys.end; ++key) rows.push_back({batch, kv_head, key});
       continue;
     }
-    for (const std::int64_t key :
-         sampled_positions(p.seq_kv, per_pair, {static_cast<std::uint32_t>(pair), 1}))
-      rows.push_back({batch, kv_head, key});
+    for (const std::int64_t key : sampled_positions(length, per_pair, {static_cast<std::uint32_t>(pair), 1}))
+      rows.push_back({batch, kv_head, keys.begin + key});
   }
   if (per_pair < p.seq_kv) {
     const std::int64_t shared = p.heads / p.kv_heads;
-    for (const Plant& plant : plants(p)) {
+    for (const Plant& plant : plants(p, host_args)) {
       const oracle::KeyRowId row{plant.row.batch, plant.row.head / shared, plant.key};
       if (std::binary_search(pairs.begin(), pairs.end(), row.batch * p.kv_heads + row.kv_head))
         rows.push_back(row);
@@ -152,10 +157,11 @@ int resolve(int threads) { return threads > 0 ? threads : core::available_thread
 
 }  // namespace
 
-std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& p, double seconds, int threads) {
+std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& p, double seconds, int threads,
+                                          const AttentionArgs& host_args) {
   if (p.batch <= 0 || p.heads <= 0 || p.seq_q <= 0) return {};
   const double all = cost(p).pairs * seconds_per_pair(p) / resolve(threads);
-  return query_rows(p, fitting(p.seq_q, seconds, all));
+  return query_rows(p, fitting(p.seq_q, seconds, all), host_args);
 }
 
 double gradient_reference_seconds(const AttentionProblem& p, double seconds, int threads) {
@@ -173,13 +179,14 @@ double gradient_reference_seconds(const AttentionProblem& p, double seconds, int
   return std::max(seconds, least);
 }
 
-oracle::GradientRows gradient_rows_to_verify(const AttentionProblem& p, double seconds, int threads) {
+oracle::GradientRows gradient_rows_to_verify(const AttentionProblem& p, double seconds, int threads,
+                                             const AttentionArgs& host_args) {
   if (p.batch <= 0 || p.heads <= 0) return {};
   const GradientSeconds each(p);
   const std::int64_t kv_pairs = p.batch * p.kv_heads;
   const double pairs = cost(p).pairs / resolve(threads);
   if (pairs * (each.query + each.key) <= seconds)
-    return {query_rows(p, p.seq_q), key_rows(p, kv_pairs, p.seq_kv)};
+    return {query_rows(p, p.seq_q, host_args), key_rows(p, kv_pairs, p.seq_kv, host_args)};
   // A quarter for dq. Of keys, first as many heads as can have their statistics and the least rows, then
   // rows.
   const std::int64_t queries = fitting(p.seq_q, seconds / 4, pairs * each.query);
@@ -191,7 +198,8 @@ oracle::GradientRows gradient_rows_to_verify(const AttentionProblem& p, double s
   const double spare = 0.75 * seconds - pairs * each.statistics;
   const std::int64_t keys =
       chosen < kv_pairs ? kLeastRowsPerHead : fitting(p.seq_kv, std::max(0.0, spare), pairs * each.key);
-  return {p.seq_q > 0 ? query_rows(p, queries) : std::vector<oracle::RowId>{}, key_rows(p, chosen, keys)};
+  return {p.seq_q > 0 ? query_rows(p, queries, host_args) : std::vector<oracle::RowId>{},
+          key_rows(p, chosen, keys, host_args)};
 }
 
 }  // namespace headwise::lab

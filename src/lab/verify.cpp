@@ -6,7 +6,9 @@
 #include <cstring>
 #include <utility>
 
+#include "attention/sequence.h"
 #include "core/parallel_for.h"
+#include "lab/feature_inputs.h"
 #include "lab/pass_rule.h"
 
 namespace headwise::lab {
@@ -122,6 +124,7 @@ struct Judge {
   const Reference& reference;
   const AttentionArgs& args;
   Verdict verdict{};
+  double worst_share = -1;  // of its limits, of the gradient that is shown
 
   void fail(const std::string& reason) {
     if (verdict.reason.empty()) verdict.reason = reason;
@@ -137,10 +140,33 @@ struct Judge {
     verdict.worst = tensor.worst;
   }
 
+  [[nodiscard]] Sequence sequence(std::int64_t index) const {
+    return sequence_of(args, reference.problem, index);
+  }
+  // Of rows of q, out and their gradients.
+  [[nodiscard]] std::vector<std::int64_t> query_offsets(const TensorView& view,
+                                                        const std::vector<oracle::RowId>& rows) const {
+    std::vector<std::int64_t> offsets;
+    offsets.reserve(rows.size());
+    for (const oracle::RowId& row : rows)
+      offsets.push_back(query_offset(view, sequence(row.batch), row.query, row.head));
+    return offsets;
+  }
+  // Of rows of keys, {batch, kv head, key}.
+  [[nodiscard]] std::vector<std::int64_t> key_offsets(const TensorView& view,
+                                                      const std::vector<oracle::RowId>& rows) const {
+    std::vector<std::int64_t> offsets;
+    offsets.reserve(rows.size());
+    for (const oracle::RowId& row : rows)
+      offsets.push_back(key_offset(view, reference.problem, sequence(row.batch), row.query, row.head));
+    return offsets;
+  }
+
   void look_at_out() {
     verdict.rows_verified = static_cast<std::int64_t>(reference.rows.size());
     const TensorVerdict out =
-        judge_tensor({"out", args.out, reference.rows, reference.truth.out, reference.out_limits});
+        judge_tensor({"out", args.out, reference.rows, query_offsets(args.out, reference.rows),
+                      reference.truth.out, reference.out_limits});
     show(out, reference.out_limits);
     fail(out.reason);
     if (!reference.problem.lse || !args.lse.present()) return;
@@ -150,7 +176,9 @@ struct Judge {
   void look_at_lse(std::size_t index) {
     const oracle::RowId& row = reference.rows[index];
     const TensorView& lse = args.lse;
-    const std::int64_t at = row.batch * lse.stride[0] + row.head * lse.stride[1] + row.query * lse.stride[2];
+    const Sequence s = sequence(row.batch);
+    const std::int64_t at =
+        s.item_q * lse.stride[0] + row.head * lse.stride[1] + (s.row_q + row.query) * lse.stride[2];
     const double value = load_element(lse.dtype, lse.data, at);
     const double truth = reference.truth.lse[index];
     if (!same_kind(value, truth)) {
@@ -173,24 +201,69 @@ struct Judge {
     const std::vector<oracle::RowId> keys = as_rows(reference.gradient_rows.keys);
     const std::vector<oracle::RowId>& queries = reference.gradient_rows.queries;
     const oracle::Gradients& truth = reference.gradients;
-    const auto& [dq, dk, dv] = reference.gradient_limits;
+    const auto& [dq, dk, dv, dbias, dsinks] = reference.gradient_limits;
     verdict.rows_verified = static_cast<std::int64_t>(queries.size() + keys.size());
-    const auto part = [](double error, double limit) { return error > 0 ? error / limit : 0; };
-    double worst = -1;
-    for (const VerifiedTensor& tensor : {VerifiedTensor{"dq", args.dq, queries, truth.dq, dq},
-                                         VerifiedTensor{"dk", args.dk, keys, truth.dk, dk, true},
-                                         VerifiedTensor{"dv", args.dv, keys, truth.dv, dv, true}}) {
-      const TensorVerdict seen = judge_tensor(tensor);
-      double share = std::max(part(seen.error_max, tensor.limits.limit_max),
-                              part(seen.error_rms, tensor.limits.limit_rms));
-      if (!seen.reason.empty() && share <= 1) share = HUGE_VAL;  // wrong in kind, which no error tells
-      if (share <= worst) continue;
-      worst = share;
-      show(seen, tensor.limits);
-      verdict.reason = seen.reason;
+    look_at_gradient({"dq", args.dq, queries, query_offsets(args.dq, queries), truth.dq, dq});
+    look_at_gradient({"dk", args.dk, keys, key_offsets(args.dk, keys), truth.dk, dk, true});
+    look_at_gradient({"dv", args.dv, keys, key_offsets(args.dv, keys), truth.dv, dv, true});
+    if (reference.problem.dbias) look_at_dbias(dbias);
+    if (reference.problem.dsinks) {
+      TensorView row = args.dsinks;  // all heads
+      row.shape = {1, 1, 1, args.dsinks.shape[0]};
+      const std::array<oracle::RowId, 1> all{};
+      const std::array<std::int64_t, 1> offset{};
+      row.stride = {0, 0, 0, args.dsinks.stride[0]};
+      look_at_gradient({"dsinks", row, all, offset, reference.score_gradients.dsinks, dsinks});
     }
-    for (const auto& [name, view] : {std::pair{"dq", &args.dq}, {"dk", &args.dk}, {"dv", &args.dv}})
-      if (verdict.reason.empty()) fail(unwritten(name, *view, view != &args.dq));
+    for (std::int64_t b = 0; verdict.reason.empty() && b < reference.problem.batch; ++b)
+      look_for_unwritten(b);
+  }
+
+  void look_at_dbias(const Limits& limits) {
+    std::vector<oracle::RowId> rows;
+    std::vector<std::int64_t> offsets;
+    const TensorView& view = args.dbias;
+    for (std::int64_t b = 0; b < view.shape[0]; ++b) {
+      for (std::int64_t h = 0; h < view.shape[1]; ++h) {
+        for (std::int64_t q = 0; q < view.shape[2]; ++q) {
+          rows.push_back({b, h, q});
+          offsets.push_back(b * view.stride[0] + h * view.stride[1] + q * view.stride[2]);
+        }
+      }
+    }
+    look_at_gradient({"dbias", view, rows, offsets, reference.score_gradients.dbias, limits});
+  }
+
+  void look_at_gradient(const VerifiedTensor& tensor) {
+    const auto part = [](double error, double limit) { return error > 0 ? error / limit : 0; };
+    const TensorVerdict seen = judge_tensor(tensor);
+    double share = std::max(part(seen.error_max, tensor.limits.limit_max),
+                            part(seen.error_rms, tensor.limits.limit_rms));
+    if (!seen.reason.empty() && share <= 1) share = HUGE_VAL;  // wrong in kind, which no error tells
+    if (share <= worst_share) return;
+    worst_share = share;
+    show(seen, tensor.limits);
+    verdict.reason = seen.reason;
+  }
+
+  // Gradients of all queries and keys in use of a sequence, also of those that are not verified: who leaves
+  // out what nobody verifies would be fast.
+  void look_for_unwritten(std::int64_t batch) {
+    const Sequence s = sequence(batch);
+    const auto look = [&](const char* name, const TensorView& view, std::int64_t at, std::int64_t h,
+                          bool of_keys) {
+      const std::int64_t offset =
+          of_keys ? key_offset(view, reference.problem, s, at, h) : query_offset(view, s, at, h);
+      if (verdict.reason.empty()) fail(unwritten(name, view, {batch, h, at}, offset, of_keys));
+    };
+    for (std::int64_t i = 0; i < s.seq_q; ++i) {
+      for (std::int64_t h = 0; h < args.dq.shape[2]; ++h) look("dq", args.dq, i, h, false);
+    }
+    for (const auto& [name, view] : {std::pair{"dk", &args.dk}, {"dv", &args.dv}}) {
+      for (std::int64_t j = s.keys.begin; j < s.keys.end; ++j) {
+        for (std::int64_t h = 0; h < view->shape[2]; ++h) look(name, *view, j, h, true);
+      }
+    }
   }
 };
 
@@ -228,28 +301,44 @@ Result<Reference> make_reference(const AttentionArgs& host_args, const Attention
   const std::int64_t head_dim = host_args.q.shape[3], head_dim_v = host_args.v.shape[3];
   using A = AttentionArgs;
   OrdersOfSummation orders(host_args, {&A::q, &A::k, &A::v, &A::dout}, computed_rows(problem, rows));
-  std::vector<std::vector<double>> dq, dk, dv;
+  const bool scores = problem.dbias || problem.dsinks;
+  if (scores) {
+    Result<oracle::ScoreGradients> exact = oracle::backward_scores(host_args, problem, threads);
+    if (!exact.ok()) return exact.status();
+    reference.score_gradients = std::move(*exact);
+  }
+  std::vector<std::vector<double>> dq, dk, dv, dbias, dsinks;
   for (std::int64_t order = 0; order < orders.count(); ++order) {
     Result<oracle::Gradients> plain = oracle::plain_backward(orders.rotated(order), problem, rows, threads);
     if (!plain.ok()) return plain.status();
     dq.push_back(orders.in_place(plain->dq, order, head_dim));
     dk.push_back(orders.in_place(plain->dk, order, head_dim));
     dv.push_back(orders.in_place(plain->dv, order, head_dim_v));
+    if (!scores) continue;
+    Result<oracle::ScoreGradients> sums =
+        oracle::plain_backward_scores(orders.rotated(order), problem, threads);
+    if (!sums.ok()) return sums.status();
+    dbias.push_back(std::move(sums->dbias));
+    dsinks.push_back(std::move(sums->dsinks));
   }
   const oracle::Gradients& exact = reference.gradients;
-  reference.gradient_limits = {limits_of(exact.dq, dq, problem.dtype, kGradientFactor),
-                               limits_of(exact.dk, dk, problem.kv_dtype, kGradientFactor),
-                               limits_of(exact.dv, dv, problem.kv_dtype, kGradientFactor)};
+  reference.gradient_limits = {
+      limits_of(exact.dq, dq, problem.dtype, kGradientFactor),
+      limits_of(exact.dk, dk, problem.kv_dtype, kGradientFactor),
+      limits_of(exact.dv, dv, problem.kv_dtype, kGradientFactor),
+      limits_of(reference.score_gradients.dbias, dbias, DType::f32, kGradientFactor),
+      limits_of(reference.score_gradients.dsinks, dsinks, DType::f32, kGradientFactor)};
   return reference;
 }
 
 Result<Reference> make_reference(const Inputs& inputs, double seconds, int threads) {
   const AttentionProblem& problem = inputs.problem();
   if (problem.direction == Direction::backward) {
-    return make_reference(inputs.host_args(), problem, gradient_rows_to_verify(problem, seconds, threads),
-                          threads);
+    return make_reference(inputs.host_args(), problem,
+                          gradient_rows_to_verify(problem, seconds, threads, inputs.host_args()), threads);
   }
-  return make_reference(inputs.host_args(), problem, rows_to_verify(problem, seconds, threads), threads);
+  return make_reference(inputs.host_args(), problem,
+                        rows_to_verify(problem, seconds, threads, inputs.host_args()), threads);
 }
 
 Verdict judge(const Reference& reference, const AttentionArgs& host_args) {

@@ -16,15 +16,15 @@ namespace headwise::lab {
 
 // All rows where truth and plain take under about `seconds` by the cost model; else, for every
 // head, the planted rows, tile edges and random rows, as many as the time allows but at least 64.
-// The same rows for the same arguments. threads 0: all.
+// The same rows for the same arguments. threads 0: all. Host tensors are needed where plants() needs them.
 std::vector<oracle::RowId> rows_to_verify(const AttentionProblem& problem, double seconds = 1.0,
-                                          int threads = 0);
+                                          int threads = 0, const AttentionArgs& host_args = {});
 // The same of direction backward. Rows of dq are chosen like rows of out. One row of dk and dv costs the
 // whole attention of the heads that share the key, so where not all fit into the time they come from few
 // (batch, kv head) pairs: always the first and the last, random ones as time allows; of each at least 64 keys
 // (ends, tile edges, random ones) and all planted ones.
 oracle::GradientRows gradient_rows_to_verify(const AttentionProblem& problem, double seconds = 1.0,
-                                             int threads = 0);
+                                             int threads = 0, const AttentionArgs& host_args = {});
 
 // About how long truth and plain of those rows take: `seconds`, or more where even the fewest rows need it.
 double gradient_reference_seconds(const AttentionProblem& problem, double seconds = 1.0, int threads = 0);
@@ -48,7 +48,8 @@ struct Reference {
   // Direction backward:
   oracle::GradientRows gradient_rows{};
   oracle::Gradients gradients{};
-  std::array<Limits, 3> gradient_limits{};  // of dq, dk and dv
+  oracle::ScoreGradients score_gradients{};  // those the problem asks for, whole
+  std::array<Limits, 5> gradient_limits{};   // of dq, dk, dv, dbias and dsinks
 };
 // From host tensors. threads 0: all.
 Result<Reference> make_reference(const AttentionArgs& host_args, const AttentionProblem& problem,
@@ -74,9 +75,9 @@ struct Verdict {
   [[nodiscard]] bool passed() const noexcept { return status == VerdictStatus::pass; }
 };
 
-// Looks at out and, where the problem asks for it and it is given, lse; backward: at dq, dk and dv. All in
-// host memory.
-// Gradients that are not verified must at least have been written.
+// Looks at out and, where the problem asks for it and it is given, lse; backward: at dq, dk and dv, and at
+// dbias and dsinks where asked for. All in host memory. Gradients of queries and of keys in use that are not
+// verified must at least have been written; what stands in dk and dv beside the keys in use is not looked at.
 Verdict judge(const Reference& reference, const AttentionArgs& host_args);
 // Fetches the outputs, judges them and checks the guard bands.
 Verdict verify(Inputs& inputs, const Reference& reference);

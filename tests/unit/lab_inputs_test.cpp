@@ -447,10 +447,7 @@ TEST(Inputs, SpecsAreText) {
 
 TEST(Inputs, RefusesWhatItCannotMake) {
   AttentionProblem p = sizes(1, 1, 1, 4, 4);
-  p.mask = MaskKind::boolean;
-  EXPECT_EQ(make_inputs(p, {}, cpu()).status().code(), StatusCode::unsupported);
-  p = sizes(1, 1, 1, 4, 4);
-  p.sinks = true;
+  p.kv_dtype = DType::int8;
   EXPECT_EQ(make_inputs(p, {}, cpu()).status().code(), StatusCode::unsupported);
   p = sizes(1, 1, 1, 4, 4);
   EXPECT_EQ(make_inputs(p, {.row_padding = -1}, cpu()).status().code(), StatusCode::invalid_argument);
