@@ -66,7 +66,7 @@ inline void find_lane_features(const AttentionArgs& args, const AttentionProblem
   }
 }
 
-inline Float load_doubles(const double* p, int count) {
+inline Float load_first(const double* p, int count) {
   float x[kLanes] = {};
   for (int i = 0; i < count; ++i) x[i] = static_cast<float>(p[i]);
   return load(x);
@@ -74,23 +74,28 @@ inline Float load_doubles(const double* p, int count) {
 
 // Addends of keys [key, key + count): what the tensor has, -inf behind its last key and for false. Lanes
 // behind `count` are of no meaning.
+template <class T>
 inline Float addends(const LaneRows& from, int lane, std::int64_t key, int count) {
   const std::int64_t left = from.keys - key;
   const int there = left < count ? static_cast<int>(left) : count;
   if (there <= 0) return broadcast(-__builtin_inff());
-  const unsigned char* row = from.row[lane];
-  Float x = zero();
-  switch (from.dtype) {
-    case DType::boolean: x = load_first(row + key, there); break;
-    case DType::f32: x = load_first(reinterpret_cast<const float*>(row) + key, there); break;
-    case DType::f16: x = load_first(reinterpret_cast<const float16*>(row) + key, there); break;
-    case DType::bf16: x = load_first(reinterpret_cast<const bfloat16*>(row) + key, there); break;
-    default: x = load_doubles(reinterpret_cast<const double*>(row) + key, there); break;
-  }
+  const Float x = load_first(reinterpret_cast<const T*>(from.row[lane]) + key, there);
   if (there == count) return x;
   return select(within(broadcast_int(0), lane_numbers(), broadcast_int(there)), x,
                 broadcast(-__builtin_inff()));
 }
+
+// Calls fn<T>(arguments...) for the elements of a mask or bias.
+#define HEADWISE_FOR_ADDENDS(dtype, fn, ...)                      \
+  do {                                                            \
+    switch (dtype) {                                              \
+      case DType::boolean: fn<unsigned char>(__VA_ARGS__); break; \
+      case DType::f16: fn<float16>(__VA_ARGS__); break;           \
+      case DType::bf16: fn<bfloat16>(__VA_ARGS__); break;         \
+      case DType::f64: fn<double>(__VA_ARGS__); break;            \
+      default: fn<float>(__VA_ARGS__); break;                     \
+    }                                                             \
+  } while (false)
 
 // What a mask shows of a block of keys.
 struct Sight {
@@ -102,15 +107,16 @@ struct Sight {
 
 // Rows and keys in `lanes`' ranges (relative to `begin`). Lanes that read the row of another are looked at
 // once: with the range that all of them have together where queries share a row.
-inline void look_at_mask(const AttentionProblem& p, const Tile& tile, const LaneRows& mask,
-                         const LaneRanges& lanes, std::int64_t begin, std::int64_t keys, Sight& out) {
+template <class T>
+[[gnu::noinline]] inline void look_at_rows(const AttentionProblem& p, const Tile& tile, const LaneRows& mask,
+                                           const LaneRanges& lanes, std::int64_t begin, std::int64_t keys,
+                                           Sight& out) {
   const Float minus_infinity = broadcast(-__builtin_inff());
   const bool shared_by_queries = (p.mask_axes & kAxisQueries) == 0;
   const auto rows = static_cast<int>(tile.rows);
   const auto group = static_cast<int>(Rows(p).group);
   const int step = (p.mask_axes & kAxisHeads) == 0 && tile.first_row % group == 0 ? group : 1;
   const int count = mask.same ? 1 : shared_by_queries && group < rows ? group : rows;
-  const bool zero_adds = mask.dtype == DType::boolean;
   Mask everything_seen = equal(zero(), zero());
   bool any_seen = false;
   bool hides = false;
@@ -120,13 +126,12 @@ inline void look_at_mask(const AttentionProblem& p, const Tile& tile, const Lane
     const Mask here = within(broadcast_int(0), lane_numbers(), broadcast_int(columns));
     Mask seen = inverse(equal(zero(), zero()));
     for (int i = 0; i < count; i += shared_by_queries ? 1 : step) {
-      const Float x = addends(mask, i, begin + j, columns);
+      const Float x = addends<T>(mask, i, begin + j, columns);
       const Mask shown = inverse(equal(x, minus_infinity));
       const Mask in_range =
           shared_by_queries ? here : within(broadcast_int(lanes.begin[i]), at, broadcast_int(lanes.end[i]));
       seen = either(seen, both(both(shown, in_range), here));
-      const Mask clean = zero_adds ? shown : equal(x, zero());
-      everything_seen = both(everything_seen, either(clean, inverse(here)));
+      everything_seen = both(everything_seen, either(equal(x, zero()), inverse(here)));
     }
     any_seen = any_seen || any(seen);
     hides = hides || any(both(here, inverse(seen)));
@@ -135,6 +140,11 @@ inline void look_at_mask(const AttentionProblem& p, const Tile& tile, const Lane
   out.any = any_seen;
   out.hides = hides;
   out.all = !any(inverse(everything_seen));
+}
+
+inline void look_at_mask(const AttentionProblem& p, const Tile& tile, const LaneRows& mask,
+                         const LaneRanges& lanes, std::int64_t begin, std::int64_t keys, Sight& out) {
+  HEADWISE_FOR_ADDENDS(mask.dtype, look_at_rows, p, tile, mask, lanes, begin, keys, out);
 }
 
 // Whether a value of a key that nobody sees is not finite: times a weight of 0 it would be NaN.
@@ -201,27 +211,39 @@ template <int N, bool Capped, bool Alibi>
   }
 }
 
+// Of kLanes lanes and `count` keys: a row of addends for each key.
+template <class T>
+[[gnu::noinline]] inline void addends_by_key(const LaneRows& from, int first_lane, std::int64_t key,
+                                             int count, float* out) {
+  if (from.same) {
+    float one[kLanes];
+    store(one, addends<T>(from, 0, key, count));
+    for (int i = 0; i < count; ++i) store(out + i * kLanes, broadcast(one[i]));
+    return;
+  }
+  Float x[kLanes];
+  for (int i = 0; i < kLanes; ++i) x[i] = addends<T>(from, first_lane + i, key, count);
+  transpose(x);
+  for (int i = 0; i < kLanes; ++i) store(out + i * kLanes, x[i]);
+}
+
 // Adds a bias, or a mask, whose -inf hides a score whatever it is.
 template <int N, bool Hides>
 [[gnu::noinline]] inline void add_rows(const LaneRows& from, std::int64_t begin, std::int64_t keys, float* s,
                                        Float (&peak)[N]) {
   const Float minus_infinity = broadcast(-__builtin_inff());
   for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
+  float added[kLanes * kLanes];
   for (std::int64_t j = 0; j < keys; j += kLanes) {
     const int columns = keys - j < kLanes ? static_cast<int>(keys - j) : kLanes;
-    float one[kLanes];
-    if (from.same) store(one, addends(from, 0, begin + j, columns));
     for (int n = 0; n < N; ++n) {
-      Float x[kLanes];
-      if (!from.same) {
-        for (int i = 0; i < kLanes; ++i) x[i] = addends(from, n * kLanes + i, begin + j, columns);
-        transpose(x);
-      }
+      if (n == 0 || !from.same)
+        HEADWISE_FOR_ADDENDS(from.dtype, addends_by_key, from, n * kLanes, begin + j, columns, added);
       for (int i = 0; i < columns; ++i) {
         float* cell = s + ((j + i) * N + n) * kLanes;
-        const Float added = from.same ? broadcast(one[i]) : x[i];
-        Float sum = add(load(cell), added);
-        if constexpr (Hides) sum = select(equal(added, minus_infinity), minus_infinity, sum);
+        const Float x = load(added + i * kLanes);
+        Float sum = add(load(cell), x);
+        if constexpr (Hides) sum = select(equal(x, minus_infinity), minus_infinity, sum);
         store(cell, sum);
         peak[n] = maximum(sum, peak[n]);
       }
@@ -229,12 +251,11 @@ template <int N, bool Hides>
   }
 }
 
-// All that comes between the product and the softmax, but for the ranges of keys. `masked`: the mask adds something
-// to this block.
+// All that comes between the product and the softmax, but for the ranges of keys. `masked`: the mask adds
+// something to this block.
 template <int N>
-inline void transform_scores(const AttentionProblem& p, const LaneFeatures& lanes, Scale scale,
-                             bool masked, std::int64_t begin, std::int64_t keys, float* s,
-                             Float (&peak)[N]) {
+inline void transform_scores(const AttentionProblem& p, const LaneFeatures& lanes, Scale scale, bool masked,
+                             std::int64_t begin, std::int64_t keys, float* s, Float (&peak)[N]) {
   if (makes_logits(p)) {
     const bool alibi = p.alibi != AlibiKind::none;
     if (p.softcap != 0 && alibi) {
