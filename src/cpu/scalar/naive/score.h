@@ -74,11 +74,19 @@ inline std::int64_t broadcast_row(const TensorView& t, std::int64_t sequence, st
          (t.shape[2] == 1 ? 0 : query * t.stride[2]);
 }
 
-template <class T>
-float dot(const T* a, const T* b, std::int64_t channels) noexcept {
-  float sum = 0;
-  for (std::int64_t d = 0; d < channels; ++d) sum += to_float(a[d]) * to_float(b[d]);
-  return sum;
+// In eight sums side by side: one alone would wait for each addition, and its rounding errors would add up.
+template <class Sum, class T>
+Sum dot(const T* a, const T* b, std::int64_t channels) noexcept {
+  constexpr int kLanes = 8;
+  Sum sums[kLanes] = {};
+  std::int64_t d = 0;
+  for (; d + kLanes <= channels; d += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane)
+      sums[lane] += Sum{to_float(a[d + lane])} * to_float(b[d + lane]);
+  }
+  Sum rest = 0;
+  for (; d < channels; ++d) rest += Sum{to_float(a[d])} * to_float(b[d]);
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7])) + rest;
 }
 
 struct Score {
@@ -134,7 +142,7 @@ class QueryRow {
   [[nodiscard]] Score score(std::int64_t key) const noexcept {
     const float masked = mask(key);
     if (masked == kMinusInfinity) return {};
-    Score s{scale_ * dot(q_, key_row(args_.k, key), p_.head_dim), 1};
+    Score s{scale_ * dot<float>(q_, key_row(args_.k, key), p_.head_dim), 1};
     if (p_.softcap != 0) {
       const float t = std::tanh(s.value / p_.softcap);
       s = {p_.softcap * t, 1 - t * t};

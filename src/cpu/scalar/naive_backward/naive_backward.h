@@ -1,10 +1,11 @@
-// The gradients of attention pair by pair from the formula, with every feature: the portable fallback. With
-// P = exp(s - lse), lse that with the sink, and c what dropout multiplies kept weights with:
+// The gradients of attention pair by pair from the formula, with every feature: the portable fallback. With P
+// the probabilities, the sink counted, and c what dropout multiplies kept weights with:
 //   delta = dout . out, dP = kept c (dout . v), dS = P (dP - delta)
 //   dv = sum kept c P dout, dq = scale sum dS slope k, dk = scale sum dS slope q, dbias = sum dS,
-//   dsink = - sum exp(sink - lse) delta
+//   dsink = - sum P of the sink * delta
 // A row of each gradient is one task, which computes again the pairs that it sums: so no sum depends on who
-// runs beside it, and workspace is two numbers a row of queries.
+// runs beside it, and workspace is three numbers a row of queries. dP and delta are summed in double: where
+// one key has most of the weight, dS is their difference, and they are nearly the same.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +18,9 @@
 namespace headwise::cpu::scalar {
 
 struct RowStatistics {
-  float lse = kMinusInfinity;  // with the sink; -inf: the row saw no key and has no part in any gradient
-  float delta = 0;
+  float lse = kMinusInfinity;  // -inf: the row saw no key and has no part in any gradient
+  float factor = 1;            // P = factor * exp(score - lse)
+  double delta = 0;
 };
 
 // Which places of block_table use a page, as lists of places in ascending order; -1 ends one. A page may
@@ -78,28 +80,39 @@ bool pair_gradient(const BackwardCall& call, QueryRow<T>& row, std::int64_t key,
                    const RowStatistics& statistics, PairGradient& pair) noexcept {
   const Score s = row.score(key);
   if (s.value == kMinusInfinity) return false;
-  const float p = std::exp(s.value - statistics.lse);
+  const float p = statistics.factor * std::exp(s.value - statistics.lse);
   pair.kept = row.kept(key);
   pair.weight = pair.kept ? call.kept_scale * p : 0;
-  const float dp = pair.kept ? call.kept_scale * dot<T>(row.row(call.args.dout),
-                                                        row.key_row(call.args.v, key), call.p.head_dim_v)
-                             : 0;
-  pair.score = p * (dp - statistics.delta);
+  const double dp = pair.kept
+                        ? call.kept_scale * dot<double, T>(row.row(call.args.dout),
+                                                           row.key_row(call.args.v, key), call.p.head_dim_v)
+                        : 0;
+  pair.score = static_cast<float>(p * (dp - statistics.delta));
   pair.product = pair.score * s.slope;
   return true;
 }
+
+// P of the sink.
+inline double sink_share(double sink, double lse) noexcept { return 1 / (1 + std::exp(lse - sink)); }
 
 template <class T>
 void add_scaled(float factor, const T* row, std::int64_t channels, float* sums) noexcept {
   for (std::int64_t d = 0; d < channels; ++d) sums[d] += factor * to_float(row[d]);
 }
 
-// log(exp(lse) + exp(sink)), in double so that the larger loses nothing.
-inline float lse_with_sink(float lse, float sink) noexcept {
-  if (lse == kMinusInfinity || sink == kMinusInfinity) return lse;
-  const double larger = lse > sink ? lse : sink;
-  const double smaller = lse > sink ? sink : lse;
-  return static_cast<float>(larger + std::log1p(std::exp(smaller - larger)));
+// 1 where `lse` is of more keys than the row sees here. Else what makes its probabilities sum to 1: lse is
+// rounded to f32, which at 16 costs each of them a millionth, more than all other sums together.
+template <class T>
+double rounding_of_lse(const QueryRow<T>& row, float lse) noexcept {
+  const KeyRange keys = row.keys();
+  double sum = 0;
+  for (std::int64_t j = keys.begin; j < keys.end; ++j) {
+    const float s = row.score(j).value;
+    if (s != kMinusInfinity) sum += std::exp(s - lse);
+  }
+  // What docs/design.md, section 4, allows lse to be off.
+  const double most = 1e-5 * std::max(1.0, std::abs(static_cast<double>(lse)));
+  return std::abs(sum - 1) <= most ? 1 / sum : 1;
 }
 
 // A row of dq, and the row's statistics for the tasks behind this pass.
@@ -113,9 +126,12 @@ void query_task(void* context, std::int64_t index, int worker) {
   const std::int64_t head = index % p.heads;
   const Place place = place_of_row(args, p, place_of_query);
   QueryRow<T> row(args, p, place, head, place.query_of(p, place_of_query));
-  RowStatistics statistics{lse_with_sink(row.lse(), row.sink()), 0};
-  if (statistics.lse != kMinusInfinity)
-    statistics.delta = dot<T>(row.row(args.dout), row.row(args.out), p.head_dim_v);
+  RowStatistics statistics{.lse = row.lse()};
+  if (statistics.lse != kMinusInfinity) {
+    const double keys_share = 1 - sink_share(row.sink(), statistics.lse);
+    statistics.factor = static_cast<float>(keys_share * rounding_of_lse(row, statistics.lse));
+    statistics.delta = dot<double, T>(row.row(args.dout), row.row(args.out), p.head_dim_v);
+  }
   call.statistics(place_of_query, head) = statistics;
 
   auto* const sums = call.scratch<float>(worker);
@@ -230,7 +246,7 @@ inline void sink_task(void* context, std::int64_t head, int /*worker*/) {
   double sum = 0;
   for (std::int64_t row = 0; row < query_rows(call.p); ++row) {
     const RowStatistics& statistics = call.statistics(row, head);
-    if (statistics.lse != kMinusInfinity) sum -= std::exp(sink - statistics.lse) * statistics.delta;
+    if (statistics.lse != kMinusInfinity) sum -= sink_share(sink, statistics.lse) * statistics.delta;
   }
   args.dsinks.as<float>()[head * args.dsinks.stride[0]] = static_cast<float>(sum);
 }
