@@ -51,7 +51,7 @@ test:  ## every test that needs no GPU
 	@tools/setup.sh build test
 	@tools/test.sh $(PRESET)
 
-check:  ## lint, warnings as errors, the report in a browser, sanitizers (needs clang 19)
+check:  ## lint, warnings as errors, report in a browser, conformance, sanitizers (needs clang 19)
 	@tools/setup.sh build test check
 	@tools/check.sh
 
@@ -65,5 +65,5 @@ format:  ## rewrite the sources in the project's style
 install: build  ## install library, headers, program and data below PREFIX
 	@cmake --install build/$(PRESET) --prefix $(PREFIX)
 
-clean:  ## remove what was built, but for the chart renderer and the peers' environments; results stay
+clean:  ## remove what was built, but for what was fetched (renderer, peers, conformance cases); results stay
 	@rm -rf build/release build/debug build/ci build/asan build/tsan

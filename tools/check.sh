@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# check.sh - what must hold beside the tests: lint, warnings as errors, the report in a browser, sanitizers.
+# check.sh - what must hold beside the tests: lint, warnings as errors, the report in a browser, other projects'
+# conformance tests, sanitizers.
 #
-#   tools/check.sh [STEP...]          steps: lint ci report asan tsan (default: all)
+#   tools/check.sh [STEP...]          steps: lint ci report conformance asan tsan (default: all)
 #
 # Runs every step even after one failed, and says at the end which did.
 set -euo pipefail
@@ -20,15 +21,23 @@ report() {
   for file in tests/report/*_test.py; do python3 -B "$file" </dev/null || failed=1; done
   return "$failed"
 }
+# What `make test` skips until the cases have been fetched; from then on the sanitizers run them too.
+conformance() {
+  tools/setup.sh conformance || return
+  tools/build.sh ci headwise_conformance_tests || return
+  # Without the package the tests skip themselves, but not where all of this must have run.
+  if [[ ${CI:-} ]]; then export HEADWISE_REQUIRE_CONFORMANCE=1; fi
+  build/ci/tests/headwise_conformance_tests --gtest_brief=1 </dev/null
+}
 # The sanitizers' presets say which kinds of test they run.
 asan() { tools/test.sh asan; }
 tsan() { tools/test.sh tsan; }
 
 steps=("$@")
-((${#steps[@]})) || steps=(lint ci report asan tsan)
+((${#steps[@]})) || steps=(lint ci report conformance asan tsan)
 failed=()
 for step in "${steps[@]}"; do
-  case $step in lint|ci|report|asan|tsan) ;; *) printf 'check: no step %s: lint, ci, report, asan, tsan\n' "$step" >&2; exit 2;; esac
+  case $step in lint|ci|report|conformance|asan|tsan) ;; *) printf 'check: no step %s: lint, ci, report, conformance, asan, tsan\n' "$step" >&2; exit 2;; esac
   start=$SECONDS
   printf 'check: %s\n' "$step"
   if "$step"; then verdict=passed; else verdict=FAILED; failed+=("$step"); fi

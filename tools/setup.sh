@@ -9,6 +9,7 @@
 #     charts   the chart renderer, into build/: reports without it have tables and no charts, and charts
 #              cannot be written as files
 #     peers    what `make peers` needs to make environments, and torch.compile to compile
+#     conformance  the node tests of ONNX's Attention as files, into build/: their tests are skipped without
 #
 #   --list     only print the packages of the groups
 #
@@ -28,6 +29,7 @@ packages_test=(libgtest-dev libgmock-dev librapidcheck-dev python3)
 packages_check=(clang-19 clang-tidy-19 clang-format-19 libomp-19-dev libclang-rt-19-dev llvm-19 chromium)
 packages_charts=(python3 python3-venv ca-certificates)
 packages_peers=(python3 python3-venv python3-dev g++ ca-certificates)
+packages_conformance=(python3 python3-venv ca-certificates)
 renderer_requirement='vl-convert-python>=1.9,<2'
 script_requirement='quickjs>=1.19,<2'  # runs the page's data preparation for charts as files
 
@@ -42,16 +44,18 @@ commands_charts=(python3)
 headers_charts=()
 commands_peers=(python3)
 headers_peers=()
+commands_conformance=(python3)
+headers_conformance=()
 
 # --- arguments ----------------------------------------------------------------------------------
 list_only=0
 groups=()
 for word in "$@"; do
   case $word in
-    build|test|check|charts|peers) groups+=("$word");;
+    build|test|check|charts|peers|conformance) groups+=("$word");;
     --list) list_only=1;;
     -h|--help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0;;
-    *) die "unknown group '$word': build, test, check, charts, peers (see --help)";;
+    *) die "unknown group '$word': build, test, check, charts, peers, conformance (see --help)";;
   esac
 done
 ((${#groups[@]})) || groups=(build charts)
@@ -196,6 +200,28 @@ install_charts() {
   fi
 }
 
+# --- cases of conformance tests -----------------------------------------------------------------
+install_conformance() {
+  local source=$root/tests/conformance folder=$root/build/conformance stamp=$state/conformance.stamp
+  local venv=$folder/venv log=$state/conformance.log python=python3 wanted_stamp
+  wanted_stamp=$(cat "$source/requirements.txt" "$source/write_cases.py" | sha256sum)
+  if [[ -d $folder/onnx && -f $stamp && $(<"$stamp") == "$wanted_stamp" ]]; then return 0; fi
+  if [[ -x /usr/bin/python3 ]]; then python=/usr/bin/python3; fi  # as for the charts
+  mkdir -p "$state" "$folder"
+  say "fetching the conformance cases ($(grep -m1 '^onnx' "$source/requirements.txt"), about 27 MB) into build/conformance"
+  rm -rf "$venv" "$folder/onnx" "$stamp"
+  if "$python" -m venv "$venv" >"$log" 2>&1 &&
+     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --retries 1 --timeout 15 \
+       --only-binary :all: --requirement "$source/requirements.txt" >>"$log" 2>&1 </dev/null &&
+     "$venv/bin/python" "$source/write_cases.py" "$folder/onnx" >>"$log" 2>&1; then
+    printf '%s' "$wanted_stamp" >"$stamp"
+    say "$(tail -n 1 "$log")"
+  else
+    say "no conformance cases (see build/setup/conformance.log): their tests will be skipped; to try again: tools/setup.sh conformance"
+  fi
+  rm -rf "$venv"  # the cases are all that is needed of it
+}
+
 # --- go -----------------------------------------------------------------------------------------
 mkdir -p "$root/build"
 if command -v flock >/dev/null; then  # two makes at once: one sets up, the other waits
@@ -205,4 +231,5 @@ fi
 install_packages
 for group in "${groups[@]}"; do
   [[ $group != charts ]] || install_charts
+  [[ $group != conformance ]] || install_conformance
 done

@@ -1,5 +1,6 @@
 #include "conformance/comparison.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -30,11 +31,18 @@ bool one_step_off(DType dtype, double actual, double expected) {
   return std::isfinite(actual) && std::isfinite(expected) && steps_between(dtype, actual, expected) <= 1;
 }
 
+// Of a value beyond the case's tolerance.
+Verdict verdict_beyond(DType dtype, double actual, double expected, double rtol, double atol) {
+  if (one_step_off(dtype, actual, expected)) return Verdict::one_step;
+  const bool allowed = dtype == DType::bf16 && within(actual, expected, std::max(rtol, kBf16Rtol), atol);
+  return allowed ? Verdict::bf16_tolerance : Verdict::failed;
+}
+
 std::string text(std::int64_t count, std::int64_t all, std::int64_t index, double actual, double expected) {
   char line[160];
   std::snprintf(line, sizeof line, "%lld of %lld values; furthest off element %lld: %.9g, expected %.9g",
-                static_cast<long long>(count), static_cast<long long>(all), static_cast<long long>(index), actual,
-                expected);
+                static_cast<long long>(count), static_cast<long long>(all), static_cast<long long>(index),
+                actual, expected);
   return line;
 }
 
@@ -50,17 +58,16 @@ Comparison compare(const Tensor& actual, const Tensor& expected, double rtol, do
     const double a = actual.at(i), e = expected.at(i);
     if (within(a, e, rtol, atol)) continue;
     ++outside;
-    const bool near = one_step_off(expected.dtype, a, e);
-    if (!near) result.verdict = Verdict::failed;
-    if (near && result.verdict == Verdict::passed) result.verdict = Verdict::one_step;
-    const double distance = std::isfinite(a) && std::isfinite(e) ? std::abs(a - e)
-                                                                 : std::numeric_limits<double>::infinity();
+    result.verdict = std::max(result.verdict, verdict_beyond(expected.dtype, a, e, rtol, atol));
+    const double distance =
+        std::isfinite(a) && std::isfinite(e) ? std::abs(a - e) : std::numeric_limits<double>::infinity();
     if (distance > furthest) {
       furthest = distance;
       worst = i;
     }
   }
-  if (outside > 0) result.worst = text(outside, expected.elements(), worst, actual.at(worst), expected.at(worst));
+  if (outside > 0)
+    result.worst = text(outside, expected.elements(), worst, actual.at(worst), expected.at(worst));
   return result;
 }
 

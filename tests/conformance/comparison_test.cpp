@@ -30,7 +30,9 @@ TEST(Comparison, NeighboursOfSixteenBitsAreToldApart) {
   // bf16 steps by 1/128 from 1 on and by 1/256 below; f16's steps from 1 on, 1/1024, are within 1e-3.
   EXPECT_EQ(verdict(DType::bf16, {1 + 1.0 / 128}, {1}), Verdict::one_step);
   EXPECT_EQ(verdict(DType::bf16, {1 - 1.0 / 256}, {1}), Verdict::one_step);
-  EXPECT_EQ(verdict(DType::bf16, {1 + 2.0 / 128}, {1}), Verdict::failed);
+  EXPECT_EQ(verdict(DType::bf16, {1 + 2.0 / 128}, {1}), Verdict::bf16_tolerance);
+  EXPECT_EQ(verdict(DType::bf16, {1 - 3.0 / 256, 1 + 1.0 / 128}, {1, 1}), Verdict::bf16_tolerance);
+  EXPECT_EQ(verdict(DType::bf16, {1 + 3.0 / 128}, {1}), Verdict::failed);
   EXPECT_EQ(verdict(DType::bf16, {1 + 1.0 / 128, 2}, {1, 1}), Verdict::failed);
   EXPECT_EQ(verdict(DType::f16, {1 + 1.0 / 1024}, {1}), Verdict::passed);
   EXPECT_EQ(verdict(DType::f16, {1 + 2.0 / 1024}, {1}), Verdict::failed);
@@ -57,8 +59,7 @@ TEST(Comparison, ShapesAndDtypesMustAgree) {
 }
 
 TEST(Comparison, NamesTheElementFurthestOff) {
-  const Comparison result =
-      compare(tensor(DType::f32, {0, 3, 2}), tensor(DType::f32, {0, 1, 1}), 1e-3, 1e-7);
+  const Comparison result = compare(tensor(DType::f32, {0, 3, 2}), tensor(DType::f32, {0, 1, 1}), 1e-3, 1e-7);
   EXPECT_EQ(result.worst, "2 of 3 values; furthest off element 1: 3, expected 1");
 }
 

@@ -46,9 +46,9 @@ Tensor present(const NodeCase& node, const char* past, const char* added, std::i
   return all;
 }
 
-// Where queries stand. ONNX counts from the keys that came before the queries: query i is at past + i, or, where
-// only lengths are known, at length - seq_q + i, which is bottom_right. Headwise counts from the first or the
-// last key, so what is left over goes into the window.
+// Where queries stand. ONNX counts from the keys that came before the queries: query i is at past + i, or,
+// where only lengths are known, at length - seq_q + i, which is bottom_right. Headwise counts from the first
+// or the last key, so what is left over goes into the window.
 Status place(const NodeCase& node, const Sizes& size, Call& call) {
   std::int64_t left = node.left_window_size;
   std::int64_t right = node.right_window_size;
@@ -126,7 +126,8 @@ Result<Call> make_call(const NodeCase& node) {
   HEADWISE_TRY(place(node, size, call));
   if (const Tensor* mask = node.input("attn_mask")) {
     if (mask->shape.empty() || mask->shape.size() > 4)
-      return Status::unsupported("attn_mask: expected 1 to 4 axes, got " + std::to_string(mask->shape.size()));
+      return Status::unsupported("attn_mask: expected 1 to 4 axes, got " +
+                                 std::to_string(mask->shape.size()));
     set_mask(*mask, call);
   }
   if (node.scale) call.options.softmax_scale = static_cast<float>(*node.scale);

@@ -60,11 +60,17 @@ Status take_metadata(const std::string& key, const std::string& text, NodeCase& 
 }
 
 Status take_tensor(const lab::SafeTensors& file, const lab::SafeTensor& stored, NodeCase& node) {
-  static const std::set<std::string, std::less<>> known{
-      "input.Q",        "input.K",          "input.V",
-      "input.attn_mask", "input.past_key",  "input.past_value",
-      "input.nonpad_kv_seqlen", "output.Y", "output.present_key",
-      "output.present_value",   "output.qk_matmul_output"};
+  static const std::set<std::string, std::less<>> known{"input.Q",
+                                                        "input.K",
+                                                        "input.V",
+                                                        "input.attn_mask",
+                                                        "input.past_key",
+                                                        "input.past_value",
+                                                        "input.nonpad_kv_seqlen",
+                                                        "output.Y",
+                                                        "output.present_key",
+                                                        "output.present_value",
+                                                        "output.qk_matmul_output"};
   if (!known.contains(stored.name)) return Status::unsupported("tensor " + stored.name + ": not known here");
   Tensor tensor = make_tensor(stored.dtype, stored.shape);
   HEADWISE_TRY(file.read(stored, 0, tensor.bytes.size(), tensor.bytes.data()));
@@ -158,8 +164,8 @@ Sizes sizes_of(const NodeCase& node) {
   const Tensor* past = node.input("past_key");
   const std::int64_t past_keys = past == nullptr ? 0 : past->shape[2];
   if (q.size() == 4) return {q[0], q[1], k[1], q[2], k[2], past_keys, q[3], v[3]};
-  return {q[0],      node.q_num_heads,         node.kv_num_heads, q[1], k[1],
-          past_keys, q[2] / node.q_num_heads, v[2] / node.kv_num_heads};
+  return {q[0], node.q_num_heads, node.kv_num_heads,       q[1],
+          k[1], past_keys,        q[2] / node.q_num_heads, v[2] / node.kv_num_heads};
 }
 
 Steps steps_of(const Tensor& tensor, std::int64_t heads) {

@@ -1,7 +1,8 @@
-// The node tests of ONNX's operator Attention. Their files are made by tools/setup.sh conformance; without them
-// every test here is skipped, or fails where HEADWISE_REQUIRE_CONFORMANCE is set.
+// The node tests of ONNX's operator Attention. Their files are made by tools/setup.sh conformance; without
+// them every test here is skipped, or fails where HEADWISE_REQUIRE_CONFORMANCE is set.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,7 @@
 #include <functional>
 #include <iterator>
 #include <map>
+#include <numeric>
 #include <set>
 #include <sstream>
 #include <string>
@@ -54,21 +56,20 @@ std::vector<Known> known_failures() {
   return found;
 }
 
-// One line of the table: how a contender fared.
+// How a contender fared; one line of the page's table.
 struct Tally {
   std::string who;
-  std::array<int, 4> counts{};                       // by Outcome
-  std::map<std::string, int> refusals;               // reason -> cases
-  std::map<std::string, std::string> one_step, bad;  // case -> what was off
+  std::array<int, kOutcomeNames.size()> counts{};
+  std::map<std::string, int> notes;  // what was off, or which refusal -> cases
 
   void add(const std::string& node, const CaseResult& result) {
-    ++counts[static_cast<std::size_t>(result.outcome)];
-    if (result.outcome == Outcome::one_step) one_step[node] = result.reason;
-    if (result.outcome == Outcome::failed) bad[node] = result.reason;
-    if (result.outcome == Outcome::refused) ++refusals[result.reason];
+    const auto outcome = static_cast<std::size_t>(result.outcome);
+    ++counts[outcome];
+    if (result.outcome == Outcome::passed) return;
+    const std::string of = result.outcome == Outcome::refused ? ": " : ": " + node + ": ";
+    ++notes[std::string(kOutcomeNames[outcome]) + of + result.reason];
   }
-  [[nodiscard]] int count(Outcome outcome) const { return counts[static_cast<std::size_t>(outcome)]; }
-  [[nodiscard]] int all() const { return counts[0] + counts[1] + counts[2] + counts[3]; }
+  [[nodiscard]] int all() const { return std::accumulate(counts.begin(), counts.end(), 0); }
 };
 
 std::string row(const Tally& tally) {
@@ -79,9 +80,7 @@ std::string row(const Tally& tally) {
 
 void print(const Tally& tally) {
   std::printf("%s\n", row(tally).c_str());
-  for (const auto& [reason, count] : tally.refusals) std::printf("    %d refused: %s\n", count, reason.c_str());
-  for (const auto& [node, what] : tally.one_step) std::printf("    one step off: %s: %s\n", node.c_str(), what.c_str());
-  for (const auto& [node, what] : tally.bad) std::printf("    failed: %s: %s\n", node.c_str(), what.c_str());
+  for (const auto& [note, count] : tally.notes) std::printf("    %d %s\n", count, note.c_str());
 }
 
 // Runs the cases that `wanted` takes. What is not expected to fail must pass, and the other way round.
@@ -91,13 +90,12 @@ Tally run_all(const std::string& who, const std::function<bool(const NodeCase&)>
   for (const Known& known : known_failures()) {
     if (known.who == who) expected.insert(known.node);
   }
-  Tally tally{.who = who, .refusals = {}, .one_step = {}, .bad = {}};
+  Tally tally{.who = who, .notes = {}};
   for (const NodeCase& node : cases()) {
     if (!wanted(node)) continue;
     const CaseResult result = run(node);
     tally.add(node.name, result);
-    const bool good = result.outcome == Outcome::passed || result.outcome == Outcome::one_step ||
-                      (may_refuse && result.outcome == Outcome::refused);
+    const bool good = result.outcome < Outcome::refused || (may_refuse && result.outcome == Outcome::refused);
     const bool listed = expected.erase(node.name) > 0;
     EXPECT_FALSE(!good && !listed) << who << ": " << node.name << ": " << result.reason;
     EXPECT_FALSE(good && listed) << who << ": " << node.name
@@ -145,12 +143,18 @@ TEST_F(Onnx, ThePlannedKernelPassesEveryCase) {
       run_all("planned", every, [](const NodeCase& node) { return run_kernel(node, {}); }, false);
   print(tally);
   EXPECT_EQ(tally.all(), static_cast<int>(kCases));
+  const std::vector<KernelInfo> kernels = numerics::forward_kernels();
+  // Other processors plan other kernels, whose 16-bit outputs may be a step away from these.
+  if (std::all_of(kernels.begin(), kernels.end(),
+                  [](const KernelInfo& kernel) { return numerics::cannot_run_here(kernel).empty(); }))
+    expect_on_page(tally);
 }
 
 TEST_F(Onnx, EachKernelPassesWhatItDoesNotRefuse) {
   for (const KernelInfo& kernel : numerics::forward_kernels()) {
     const auto of_its_dtype = [&](const NodeCase& node) {
-      return node.input("Q")->dtype == kernel.traits.dtype && node.input("K")->dtype == kernel.traits.kv_dtype;
+      return node.input("Q")->dtype == kernel.traits.dtype &&
+             node.input("K")->dtype == kernel.traits.kv_dtype;
     };
     const Tally tally = run_all(
         std::string(kernel.id), of_its_dtype,

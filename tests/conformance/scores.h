@@ -6,8 +6,8 @@
 
 namespace headwise::conformance {
 
-// Of qk_matmul_output_mode 0 (scaled products), 1 (after softcap), 2 (after masks) or 3 (after softmax); rounded to
-// Q's dtype at the end.
+// Of qk_matmul_output_mode 0 (scaled products), 1 (after softcap), 2 (after masks) or 3 (after softmax);
+// rounded to Q's dtype at the end.
 Result<Tensor> qk_matmul_output(const NodeCase& node);
 
 }  // namespace headwise::conformance
