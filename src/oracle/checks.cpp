@@ -22,8 +22,8 @@ Status check_options(const AttentionArgs& args, const AttentionProblem& p, Direc
     return Status::unsupported("oracle: direction must be " + std::string(name(direction)) + ", is " +
                                std::string(name(p.direction)));
   }
-  if (!(p.dropout_p >= 0 && p.dropout_p < 1))
-    return wrong("dropout_p must be at least 0 and below 1, is " + std::to_string(p.dropout_p));
+  const bool share = p.dropout_p >= 0 && p.dropout_p < 1;  // NaN is none
+  if (!share) return wrong("dropout_p must be at least 0 and below 1, is " + std::to_string(p.dropout_p));
   if (args.dropout_offset >> 32 != 0) {
     return wrong("dropout_offset must be below 2^32, is " + std::to_string(args.dropout_offset) +
                  "; change dropout_seed instead");

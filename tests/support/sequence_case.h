@@ -89,12 +89,13 @@ struct SequenceCase {
     args.starts_kv = contiguous(starts.data(), {p.batch});
     args.lengths_kv = contiguous(lengths.data(), {p.batch});
     if (!paged) return;
-    // Pages in use in an order of their own; all others have numbers that no cache has.
+    // Pages in use in an order of their own; all others have numbers so far off that a read there would
+    // crash.
     const std::int64_t columns = (p.seq_kv + kPageSize - 1) / kPageSize;
     p.page_size = kPageSize;
     p.pages = p.batch * columns;
     p.seq_kv = columns * kPageSize;
-    table.assign(static_cast<std::size_t>(p.pages), -7);
+    table.assign(static_cast<std::size_t>(p.pages), -(1 << 30));
     for (std::int64_t b = 0; b < p.batch; ++b) {
       const SequenceSizes& s = sequences[static_cast<std::size_t>(b)];
       for (std::int64_t page = s.begin / kPageSize; page * kPageSize < s.end && s.begin < s.end; ++page) {

@@ -68,6 +68,16 @@ TEST(OracleDropout, KeepsWhatTheRuleKeeps) {
   }
 }
 
+TEST(OracleDropout, ALaneAtTheThresholdIsKept) {
+  Revealed c(0, 1, 1, 1, 1);
+  const PhiloxCounter random = philox4x32({0, 0, 0, 0xfedcba98}, {0x89abcdef, 0x01234567});
+  const auto lane = static_cast<float>(random[0] & 0xffff);
+  c.p.dropout_p = lane / 65536;
+  EXPECT_EQ(c.run().out[0], 65536 / (65536 - static_cast<double>(lane)));
+  c.p.dropout_p = (lane + 1) / 65536;
+  EXPECT_EQ(c.run().out[0], 0);
+}
+
 TEST(OracleDropout, SeedAndOffsetAreTheMask) {
   Revealed c(0.5F);
   const Rows first = c.run();
