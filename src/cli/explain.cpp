@@ -4,6 +4,7 @@
 
 #include "commands.h"
 #include "lab/estimate.h"
+#include "lab/sequence_inputs.h"
 #include "lab/units.h"
 
 namespace headwise::cli {
@@ -15,7 +16,7 @@ int run_explain(const Invocation& invocation) {
   Result<std::vector<lab::Case>> cases = cases_of(invocation);
   if (!cases) return fail(cases.status());
   for (const lab::Case& one : *cases) {
-    const Cost work = cost(one.problem);
+    const Cost work = lab::actual_cost(one.problem, one.inputs.seed);
     fmt::print("{}{}\n", &one == cases->data() ? "" : "\n", lab::case_id(one));
     fmt::print("  problem  {}\n", to_string(one.problem));
     fmt::print("  work     {:.4g} GFLOP; inputs and outputs at least {}\n", work.flops / 1e9,

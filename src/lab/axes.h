@@ -84,6 +84,11 @@ struct Words {
 // the place of the same word of every line. Cases that come twice are kept once.
 Result<std::vector<Case>> make_cases(const std::vector<Words>& lines, const std::vector<Word>& flags);
 
+// A feature in the words of its axis, empty where the problem lacks it: "per_head", "hq", "boolean:bq".
+std::string alibi_text(const AttentionProblem& problem);
+std::string bias_text(const AttentionProblem& problem);
+std::string mask_text(const AttentionProblem& problem);
+
 // The words that make this case again, kernels and baseline left out: its name in rows.
 std::vector<Word> words_of(const Case& one);
 std::string case_id(const Case& one);  // "batch=1 seq=512 ..."

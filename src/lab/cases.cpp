@@ -8,6 +8,7 @@
 #include "core/text.h"
 #include "lab/axes.h"
 #include "lab/presets.h"
+#include "lab/sequence_inputs.h"
 #include "lab/units.h"
 
 namespace headwise::lab {
@@ -144,7 +145,9 @@ Status finish(Draft& draft) {
                     "bottom_right, or align=bottom_right in a suite",
                     p.seq_q, p.seq_kv));
   }
-  return validate(p);
+  if (Status status = validate(p); !status.ok()) return status;
+  p = completed(p);
+  return check_sequences(p);
 }
 
 // The cases of products so far, each once.

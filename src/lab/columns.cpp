@@ -86,7 +86,8 @@ std::string take_constants(std::vector<Column>& columns) {
     // Columns that say nothing are not worth a word: not measured, or the usual "all keys".
     const bool silent = value == "-" || value == "unspecified" ||
                         (column.field->name.starts_with("window") && value == "-1") ||
-                        (column.field->name == "page_size" && value == "0");
+                        (column.field->name == "page_size" && value == "0") ||
+                        (value == "no" && (column.field->name == "sinks" || column.field->name == "varlen"));
     if (!silent) caption += fmt::format("{}{} {}", caption.empty() ? "" : ", ", column.title, value);
     return true;
   });

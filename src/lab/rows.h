@@ -73,6 +73,11 @@ struct Row {
   std::int64_t window_left = -1;
   std::int64_t window_right = -1;
   OptionalNumber softmax_scale;
+  OptionalNumber softcap;                // none: off
+  std::string alibi_slopes, bias, mask;  // "per_head", "hq", "boolean:bq"; empty: none
+  bool sinks = false;
+  OptionalNumber dropout_p;  // none: off
+  bool varlen = false;
   std::int64_t page_size = 0;
   std::string lengths;
   std::string inputs;  // "normal", "uniform", "structured", "captured:0"

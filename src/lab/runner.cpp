@@ -14,6 +14,7 @@
 #include "lab/kernel_work.h"
 #include "lab/peers/peer_work.h"
 #include "lab/sampling.h"
+#include "lab/sequence_inputs.h"
 #include "lab/statistics.h"
 #include "lab/units.h"
 #include "lab/verify.h"
@@ -77,16 +78,25 @@ Row blank_row(const Case& one, const Contender& contender, const RunOptions& opt
   row.window_left = p.window_left;
   row.window_right = p.window_right;
   row.softmax_scale = static_cast<double>(p.scale());
+  if (p.softcap != 0) row.softcap = static_cast<double>(p.softcap);
+  row.alibi_slopes = alibi_text(p);
+  row.sinks = p.sinks;
+  row.bias = bias_text(p);
+  row.mask = mask_text(p);
+  if (p.dropout_p != 0) row.dropout_p = static_cast<double>(p.dropout_p);
+  row.varlen = p.varlen;
   row.page_size = p.page_size;
+  row.lengths = lengths_text(p, one.inputs.seed);
   row.inputs = one.inputs_text;
   row.seed = static_cast<std::int64_t>(one.inputs.seed);
   row.preset = one.preset;
   row.cache = one.cold ? "cold" : "hot";
   AttentionProblem moved = p;
   if (contender.peer != nullptr) moved.lse = false;  // not asked of peers
-  row.input_bytes = static_cast<std::int64_t>(cost(moved).bytes_read);
-  row.output_bytes = static_cast<std::int64_t>(cost(moved).bytes_written);
-  row.least_bytes = static_cast<std::int64_t>(cost(moved).least_bytes());
+  const Cost work = actual_cost(moved, one.inputs.seed);
+  row.input_bytes = static_cast<std::int64_t>(work.bytes_read);
+  row.output_bytes = static_cast<std::int64_t>(work.bytes_written);
+  row.least_bytes = static_cast<std::int64_t>(work.least_bytes());
   row.reproduce = reproducer(one, contender.id, contender.peer != nullptr);
   if (contender.plan.ok()) {
     row.ran = contender.plan->kernel();
@@ -226,6 +236,7 @@ class CaseRun {
     Need need = need_of(case_.problem, entry.contender.workspace_bytes());
     if (entry.contender.peer != nullptr) {
       if (pruned(case_)) return entry.end(check_case(case_));
+      if (Status status = check_carried(case_.problem); !status.ok()) return entry.end(status);
       if (Result<Peer*> peer = peers_.find(*entry.contender.peer); !peer) return entry.end(peer.status());
       need.workspace_bytes = need.input_bytes;  // what its process shares with this one
     }
@@ -378,11 +389,13 @@ class CaseRun {
     const Interval interval = median_interval(samples.ms);
     row.ms_low = interval.low;
     row.ms_high = interval.high;
-    const Cost work = cost(case_.problem);
+    const AttentionProblem& p = case_.problem;
+    const Cost work = actual_cost(p, case_.inputs.seed);
     if (summary.median > 0) {
       const double seconds = summary.median / 1000;
-      row.tokens_per_s =
-          static_cast<double>(case_.problem.batch) * static_cast<double>(case_.problem.seq_q) / seconds;
+      const double tokens = p.varlen ? static_cast<double>(p.total_q)
+                                     : static_cast<double>(p.batch) * static_cast<double>(p.seq_q);
+      row.tokens_per_s = tokens / seconds;
       row.tflops = work.flops / seconds / 1e12;
       row.gb_per_s = work.least_bytes() / seconds / 1e9;
     }

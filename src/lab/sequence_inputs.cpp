@@ -226,16 +226,39 @@ Result<SequenceArrays> make_sequences(const AttentionProblem& p, std::uint64_t s
   return arrays;
 }
 
-Result<Cost> actual_cost(const AttentionProblem& problem, std::uint64_t seed) {
+std::string lengths_text(const AttentionProblem& problem, std::uint64_t seed) {
+  const AttentionProblem p = completed(problem);
+  const Result<SequenceArrays> arrays =
+      check_sequences(p).ok() ? make_sequences(p, seed) : Status::invalid_argument("no such sequences");
+  if (!arrays) return "";
+  const auto lengths_of = [](const std::vector<std::int32_t>& offsets) {
+    std::vector<std::int32_t> lengths;
+    for (std::size_t i = 1; i < offsets.size(); ++i) lengths.push_back(offsets[i] - offsets[i - 1]);
+    return lengths;
+  };
+  std::string text;
+  for (const auto& [name, values] : {std::pair{"q", lengths_of(arrays->cu_seqlens_q)},
+                                     {"kv", lengths_of(arrays->cu_seqlens_kv)},
+                                     {"kv", arrays->lengths_kv},
+                                     {"starts", arrays->starts_kv}}) {
+    if (values.empty()) continue;
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    text += (text.empty() ? "" : ", ") + std::string(name) + " " + std::to_string(*least) + ".." +
+            std::to_string(*most);
+  }
+  return text;
+}
+
+Cost actual_cost(const AttentionProblem& problem, std::uint64_t seed) {
   const AttentionProblem p = completed(problem);
   if (!p.varlen && !p.lengths && !p.starts) {
     Cost whole = cost(p);
     whole.bytes_read += f32_features(p);
     return whole;
   }
-  HEADWISE_TRY(check_sequences(p));
-  Result<SequenceArrays> arrays = make_sequences(p, seed);
-  if (!arrays) return arrays.status();
+  const Result<SequenceArrays> arrays =
+      check_sequences(p).ok() ? make_sequences(p, seed) : Status::invalid_argument("no such sequences");
+  if (!arrays) return cost(p);
   double pairs = 0;
   AttentionProblem rows = p;  // as if the rows that are read were packed
   rows.varlen = true;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "headwise/attention.h"
@@ -36,8 +37,13 @@ inline std::int64_t pages_a_sequence(const AttentionProblem& p) {
 // a sequence's keys in use are no page. Fails where there are fewer pages than these keys take.
 Result<SequenceArrays> make_sequences(const AttentionProblem& problem, std::uint64_t seed);
 
+// Smallest and largest of what differs: "q 1..60, kv 0..90", "kv 0..512, starts 3..200"; empty where nothing
+// does.
+std::string lengths_text(const AttentionProblem& problem, std::uint64_t seed);
+
 // cost() by the lengths that make_sequences() gives, where cost() has an upper bound. With starts_kv, cost of
-// the keys from there on. Masks and biases count as what make_inputs() makes them of.
-Result<Cost> actual_cost(const AttentionProblem& problem, std::uint64_t seed);
+// the keys from there on. Masks and biases count as what make_inputs() makes them of. Where no such sequences
+// can be made, cost().
+Cost actual_cost(const AttentionProblem& problem, std::uint64_t seed);
 
 }  // namespace headwise::lab

@@ -68,6 +68,24 @@ std::string line_of(const Json& json) { return json.dump(-1, ' ', false, Json::e
 
 }  // namespace
 
+Status check_carried(const AttentionProblem& p) {
+  for (const auto& [feature, asked] : {std::pair{"softcap", p.softcap != 0},
+                                       {"alibi_slopes", p.alibi != AlibiKind::none},
+                                       {"sinks", p.sinks},
+                                       {"bias", p.bias},
+                                       {"mask", p.mask != MaskKind::none},
+                                       {"dropout_p", p.dropout_p > 0},
+                                       {"varlen", p.varlen},
+                                       {"lengths_kv", p.lengths},
+                                       {"starts_kv", p.starts},
+                                       {"page_size", p.page_size > 0}}) {
+    if (asked)
+      return Status::unsupported(
+          fmt::format("{}: peers are not told of it; the protocol has no word for it", feature));
+  }
+  return {};
+}
+
 std::string prepare_message(std::int64_t id, const Case& one, const std::vector<SharedTensor>& tensors,
                             const std::string& path, std::size_t bytes, std::size_t last_level_cache_bytes) {
   const AttentionProblem& p = one.problem;

@@ -40,6 +40,9 @@ struct PeerReply {
   bool restart = false;
 };
 
+// `unsupported` where a peer could not be told what the problem asks for: a request has no words for it.
+Status check_carried(const AttentionProblem& problem);
+
 std::string prepare_message(std::int64_t id, const Case& one, const std::vector<SharedTensor>& tensors,
                             const std::string& path, std::size_t bytes, std::size_t last_level_cache_bytes);
 std::string time_message(std::int64_t id, std::int64_t calls, double lead_in_ms);
