@@ -2,21 +2,14 @@
 
 #include <bit>
 #include <cmath>
-#include <new>
-#include <stdexcept>
+
+#include "attention/host_tensors.h"
 
 namespace headwise {
 
 std::vector<float> standard_alibi_slopes(std::int64_t heads) {
   std::vector<float> slopes;
-  if (heads < 1) return slopes;
-  try {
-    slopes.resize(static_cast<std::size_t>(heads));
-  } catch (const std::bad_alloc&) {
-    return {};
-  } catch (const std::length_error&) {
-    return {};
-  }
+  if (heads < 1 || !try_resize(slopes, heads)) return {};
   const auto power = static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(heads)));
   const auto n = static_cast<double>(power);
   for (std::int64_t h = 0; h < heads; ++h) {

@@ -1,5 +1,7 @@
 #include "attention/host_tensors.h"
 
+#include <new>
+#include <stdexcept>
 #include <string>
 
 #include "core/parallel_for.h"
@@ -54,6 +56,17 @@ int threads_for(const Execution& execution, std::int64_t elements) {
   if (execution.threads > 0) return execution.threads;
   const Executor* const executor = execution.executor;
   return executor != nullptr && executor->run != nullptr ? executor->threads : core::available_threads();
+}
+
+bool try_resize(std::vector<float>& values, std::int64_t elements) {
+  try {
+    values.resize(static_cast<std::size_t>(elements));
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  } catch (const std::length_error&) {
+    return false;
+  }
 }
 
 }  // namespace headwise

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string_view>
+#include <vector>
 
 #include "attention/tensor_checks.h"
 #include "headwise/attention.h"
@@ -26,6 +27,9 @@ bool same_view(const TensorView& a, const TensorView& b);
 
 // 1 where starting threads would take longer than touching so many elements does.
 int threads_for(const Execution& execution, std::int64_t elements);
+
+// False, with nothing changed, where memory for so many elements is lacking.
+bool try_resize(std::vector<float>& values, std::int64_t elements);
 
 // function(T{}), T being the type of f32, f16 or bf16.
 template <class Function>

@@ -126,10 +126,7 @@ void Merge::head(std::int64_t b, std::int64_t i, std::int64_t h) const {
     largest = std::max(largest, lse_i);  // keeps its first argument beside a NaN
   }
   float sum = 0;
-  for (const PartialResult& partial : partials) {
-    const float lse_i = lse_at(partial.lse, b, h, i);
-    if (lse_i != -kInfinity) sum += std::exp(lse_i - largest);
-  }
+  for (const PartialResult& partial : partials) sum += std::exp(lse_at(partial.lse, b, h, i) - largest);
   // Without a key the sums are empty and stay 0 over any denominator that is not.
   float denominator = any ? sum : 1.0F;
   if (any && sinks.present()) denominator += std::exp(sinks.as<const float>()[h] - largest);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <new>
-#include <stdexcept>
 #include <string>
 
 #include "attention/derive.h"
@@ -37,13 +35,7 @@ Status allocate(RotaryTables& tables) {
   std::int64_t elements = 0;
   if (__builtin_mul_overflow(tables.positions, tables.rotary_dim / 2, &elements))
     elements = std::numeric_limits<std::int64_t>::max();
-  try {
-    tables.cos.resize(static_cast<std::size_t>(elements));
-    tables.sin.resize(static_cast<std::size_t>(elements));
-    return {};
-  } catch (const std::bad_alloc&) {
-  } catch (const std::length_error&) {
-  }
+  if (try_resize(tables.cos, elements) && try_resize(tables.sin, elements)) return {};
   return Status::out_of_memory("rotary tables of " + std::to_string(tables.positions) +
                                " positions and rotary_dim " + std::to_string(tables.rotary_dim) +
                                ": not enough memory");
