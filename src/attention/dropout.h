@@ -32,7 +32,7 @@ inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
 
 // Lanes below it are dropped: dropout_p in steps of 1/65536, below 1.
 inline std::uint32_t dropout_threshold(float dropout_p) noexcept {
-  const auto rounded = static_cast<std::uint32_t>(dropout_p * 65536.0F + 0.5F);
+  const auto rounded = static_cast<std::uint32_t>(static_cast<double>(dropout_p) * 65536 + 0.5);
   return rounded < 65535U ? rounded : 65535U;
 }
 

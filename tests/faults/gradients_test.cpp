@@ -43,12 +43,26 @@ TEST(Gradients, MakeTheProblemBackward) {
   EXPECT_EQ(make_problem(call.args, call.options)->pointer_alignment, 4);
 }
 
-TEST(Gradients, NoKernelHasThemYet) {
+TEST(Gradients, AreWritten) {
   const BackwardCall call;
   const Status status = attention(call.args, call.options);
-  EXPECT_EQ(status.code(), StatusCode::unsupported);
-  EXPECT_NE(status.message().find("direction backward: this kernel is forward"), std::string::npos)
-      << status.message();
+  EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_TRUE(call.Call::untouched()) << "out and lse are read";
+  EXPECT_FALSE(call.untouched());
+}
+
+TEST(Gradients, OnRequestBelongToTheirTensors) {
+  BackwardCall call;
+  call.args.dsinks = contiguous(call.floats.data(), {4});
+  EXPECT_EQ(attention(call.args, call.options).message(), "dsinks: expected only with sinks");
+  call.args.dsinks = {};
+  call.args.bias = contiguous(call.floats.data(), {1, 1, 4, 6});
+  call.args.dbias = contiguous(call.floats.data() + 512, {1, 4, 4, 6});
+  EXPECT_EQ(attention(call.args, call.options).message(),
+            "dbias.shape[1]: expected 1 (as bias), got 4 in shape [1, 4, 4, 6]");
+  call.args.dbias = contiguous(call.floats.data(), {1, 1, 4, 6});
+  EXPECT_EQ(attention(call.args, call.options).message(),
+            "dbias: shares memory with bias; give it memory of its own");
   EXPECT_TRUE(call.untouched());
 }
 

@@ -27,13 +27,14 @@ TEST(Problem, TableHasEveryField) {
   const AttentionProblem problem;
   const auto& [direction, dtype, kv_dtype, batch, heads, kv_heads, seq_q, seq_kv, head_dim, head_dim_v,
                softmax_scale, causal, align, window_left, window_right, softcap, alibi, sinks, bias,
-               bias_axes, mask, mask_axes, dropout_p, varlen, total_q, total_kv, lengths, pages, page_size,
-               lse, pointer_alignment, threads, deterministic, batch_invariant] = problem;
+               bias_axes, mask, mask_axes, dropout_p, varlen, total_q, total_kv, lengths, starts, pages,
+               page_size, lse, dbias, dsinks, pointer_alignment, threads, deterministic, batch_invariant] =
+      problem;
   (void)std::tie(direction, dtype, kv_dtype, batch, heads, kv_heads, seq_q, seq_kv, head_dim, head_dim_v,
                  softmax_scale, causal, align, window_left, window_right, softcap, alibi, sinks, bias,
-                 bias_axes, mask, mask_axes, dropout_p, varlen, total_q, total_kv, lengths, pages, page_size,
-                 lse, pointer_alignment, threads, deterministic, batch_invariant);
-  EXPECT_EQ(problem_fields().size(), 34U);
+                 bias_axes, mask, mask_axes, dropout_p, varlen, total_q, total_kv, lengths, starts, pages,
+                 page_size, lse, dbias, dsinks, pointer_alignment, threads, deterministic, batch_invariant);
+  EXPECT_EQ(problem_fields().size(), 37U);
   std::set<std::string_view> names;
   for (const Field& field : problem_fields()) names.insert(field.name);
   EXPECT_EQ(names.size(), problem_fields().size());
@@ -63,8 +64,8 @@ TEST(Problem, ParsesWhatItPrintsForEveryField) {
       "softmax_scale=-0.25 causal=1 align=top_left window_left=4 window_right=0 softcap=30 "
       "alibi=per_batch_head sinks=1 "
       "bias=1 bias_axes=h mask=additive mask_axes=bhq dropout_p=0.1 varlen=1 total_q=11 total_kv=13 "
-      "lengths=1 pages=17 "
-      "page_size=16 lse=1 pointer_alignment=2 threads=5 deterministic=1 batch_invariant=1";
+      "lengths=1 starts=1 pages=17 "
+      "page_size=16 lse=1 dbias=1 dsinks=1 pointer_alignment=2 threads=5 deterministic=1 batch_invariant=1";
   const AttentionProblem all = parsed(text);
   EXPECT_EQ(to_string(all), text);
   const AttentionProblem none;
