@@ -327,41 +327,40 @@ Status Inputs::allocate() {
   return {};
 }
 
-Result<Inputs> make_inputs(const AttentionProblem& given, const InputSpec& spec, Device& device) {
-  HEADWISE_TRY(validate(given));
-  const AttentionProblem problem = completed(given);
-  HEADWISE_TRY(check_problem(problem, spec));
+Result<Inputs> make_inputs(const AttentionProblem& problem, const InputSpec& spec, Device& device) {
+  HEADWISE_TRY(validate(problem));
   Inputs inputs;
-  inputs.problem_ = problem;
+  inputs.problem_ = completed(problem);
+  const AttentionProblem& p = inputs.problem_;
+  HEADWISE_TRY(check_problem(p, spec));
   inputs.spec_ = spec;
   inputs.device_ = &device;
   HEADWISE_TRY(inputs.allocate());
 
   const AttentionArgs& host = inputs.host_args_;
-  HEADWISE_TRY(fill_indices(host, problem, spec));
+  HEADWISE_TRY(fill_indices(host, p, spec));
   if (spec.kind == InputKind::captured) {
-    HEADWISE_TRY(fill_captured(host, problem, spec));
+    HEADWISE_TRY(fill_captured(host, p, spec));
   } else {
-    HEADWISE_TRY(fill_random(host, host.q, problem, spec, kTensorQ));
-    HEADWISE_TRY(fill_random(host, host.k, problem, spec, kTensorK));
-    HEADWISE_TRY(fill_random(host, host.v, problem, spec, kTensorV));
+    HEADWISE_TRY(fill_random(host, host.q, p, spec, kTensorQ));
+    HEADWISE_TRY(fill_random(host, host.k, p, spec, kTensorK));
+    HEADWISE_TRY(fill_random(host, host.v, p, spec, kTensorV));
   }
-  fill_features(host, problem, spec);
-  poison_unseen(host, problem, spec);
+  fill_features(host, p, spec);
+  poison_unseen(host, p, spec);
   if (spec.plant) {
-    inputs.planted_ = plants(problem, host);
-    std::erase_if(inputs.planted_, [&](const Plant& plant) { return stays_real(problem, spec, plant); });
-    plant_values(host, problem, spec, inputs.planted_);
+    inputs.planted_ = plants(p, host);
+    std::erase_if(inputs.planted_, [&](const Plant& plant) { return stays_real(p, spec, plant); });
+    plant_values(host, p, spec, inputs.planted_);
   }
-  if (problem.direction == Direction::backward)
-    HEADWISE_TRY(fill_random(host, host.dout, problem, spec, kTensorDout));
-  if (problem.dropout_p > 0) {
+  if (p.direction == Direction::backward) HEADWISE_TRY(fill_random(host, host.dout, p, spec, kTensorDout));
+  if (p.dropout_p > 0) {
     for (AttentionArgs* args : {&inputs.args_, &inputs.host_args_}) {
       args->dropout_seed = (spec.seed + 1) * kDropoutSeed;
       args->dropout_offset = kDropoutOffset;
     }
   }
-  const InputTensors tensors = tensors_of(problem, spec);
+  const InputTensors tensors = tensors_of(p, spec);
   for (std::size_t i = 0; i < Inputs::kTensors; ++i) {
     if (tensors[i].wanted && !tensors[i].output) HEADWISE_TRY(upload(inputs.buffers_[i]));
   }
