@@ -63,7 +63,10 @@ struct AttentionArgs {
   std::uint64_t dropout_offset = 0;  // below 2^32
 
   // Direction backward: dout comes in, the gradients of q, k and v go out; all four or none. out and lse are
-  // then what forward gave for the same q, k and v: both are required and read.
+  // then what forward gave for the same q, k and v: both are required and read. (Where keys lie in parts, out
+  // and lse of all of them: each part's call gives its share of dq, and its own dk and dv.) Every row of a
+  // gradient is written: slots of k and v that no sequence uses (beside the keys in use, on pages of nobody)
+  // get zeros, a page that serves several sequences the sum of theirs.
   TensorView dout{};  // [batch, seq_q, heads, head_dim_v], dtype of q: gradient of out
   TensorView dq{};    // shape and dtype of q
   TensorView dk{};    // shape and dtype of k: summed over the heads that share it

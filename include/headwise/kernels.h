@@ -12,7 +12,7 @@ namespace [[gnu::visibility("default")]] headwise {
 // Promises of a kernel that its users, the laboratory and the tests may rely on.
 struct Traits {
   Direction direction = Direction::forward;
-  std::string_view algorithm;  // "naive", "unfused", "flash", "memeff"
+  std::string_view algorithm;  // "naive", "unfused", "flash", "memeff"; "naive_backward"
   std::string_view isa;        // what the device must have: "scalar", "avx512", "sm90"
   DType dtype = DType::f32;    // of q and out
   DType kv_dtype = DType::f32;
@@ -23,7 +23,8 @@ struct Traits {
 };
 
 // Parts of attention (see AttentionOptions) that a kernel may have or not. All have MHA, GQA and MQA, causal
-// masks with both alignments, any strides, LSE and head_dims up to 576.
+// masks with both alignments, any strides, LSE and head_dims up to 576. `lengths` is lengths_kv and
+// starts_kv; of a backward kernel, `bias` and `sinks` are dbias and dsinks too.
 struct FeatureSet {
   bool window = false, softcap = false, alibi = false, sinks = false, bias = false, mask = false;
   bool dropout = false, varlen = false, lengths = false, paged = false;

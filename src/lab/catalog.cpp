@@ -118,7 +118,7 @@ build/release/bin/headwise list matrix > docs/support-matrix.md
 
 Kernels stand best first: a plan takes the first that can run the problem on the machine at hand (`headwise explain` tells which and why, `headwise list kernels` what this machine can run). What a word means is in [design.md](design.md), sections 4 and 5.
 
-All of them have multi-head, grouped-query and multi-query attention, causal masks with both alignments, any strides, a softmax scale of any sign, LSE on request, and head_dim and head_dim_v from 1 to {}. Each forward kernel gives the same bits from run to run, and with any number of threads and batch neighbours.
+All of them have multi-head, grouped-query and multi-query attention, causal masks with both alignments, any strides, a softmax scale of any sign, LSE on request, and head_dim and head_dim_v from 1 to {}. Each forward kernel gives the same bits from run to run, and with any number of threads and batch neighbours; `naive_backward` does too.
 
 ## Types and promises
 
@@ -131,7 +131,7 @@ All of them have multi-head, grouped-query and multi-query attention, causal mas
 ## Features
 
 {}
-- *window*: window_left and window_right. *mask*: boolean and additive. *varlen*: packed sequences (cu_seqlens). *lengths*: keys in use a sequence (lengths_kv). *paged*: block_table and page_size. A call that uses what a kernel has not is refused with that reason, never computed otherwise.
+- *window*: window_left and window_right. *mask*: boolean and additive. *varlen*: packed sequences (cu_seqlens). *lengths*: keys in use a sequence (lengths_kv, starts_kv). *paged*: block_table and page_size. Backward kernels with *bias* or *sinks* give dbias and dsinks on request. A call that uses what a kernel has not is refused with that reason, never computed otherwise.
 )",
       kLargestHeadDim, promises_table(), features_table());
 }

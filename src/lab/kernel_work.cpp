@@ -28,25 +28,16 @@ std::string_view row_status_of(StatusCode code) {
   return row_status::kError;
 }
 
-Scratch::~Scratch() {
-  if (workspace_.data != nullptr) device_.deallocate(workspace_.data);
-}
-
-Status Scratch::allocate(std::size_t bytes) {
-  if (bytes == 0) return {};
-  Result<void*> data = device_.allocate(bytes);
-  if (!data) return data.status();
-  workspace_ = {*data, bytes};
-  return {};
-}
-
 Status KernelWork::call(void* context, void* stream) {
   const auto& self = *static_cast<const KernelWork*>(context);
-  return self.plan_.run(self.inputs_.args(), {.stream = stream, .workspace = self.workspace_});
+  return self.plan_.run(self.forward_.beside(self.inputs_), {.stream = stream, .workspace = self.workspace_});
 }
 
 Result<double> KernelWork::first_call(Row& row) {
   if (Status status = poison(inputs_); !status.ok()) return status;
+  if (inputs_.problem().direction == Direction::backward) {
+    if (Status status = forward_.make(inputs_); !status.ok()) return status;
+  }
   const MemoryUse before = device_.memory();
   device_.reset_peak();
   const Clock::time_point prepare = Clock::now();

@@ -2,30 +2,16 @@
 #pragma once
 
 #include "headwise/device.h"
+#include "lab/forward_results.h"
 #include "lab/inputs.h"
 #include "lab/work.h"
 
 namespace headwise::lab {
 
-// Device memory that goes back when the scope ends.
-class Scratch {
- public:
-  explicit Scratch(Device& device) : device_(device) {}
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch();
-  Status allocate(std::size_t bytes);
-  [[nodiscard]] Workspace workspace() const { return workspace_; }
-
- private:
-  Device& device_;
-  Workspace workspace_{};
-};
-
 class KernelWork final : public Work {
  public:
   KernelWork(Device& device, const Plan& plan, double plan_ms, bool cold, Inputs& inputs)
-      : device_(device), plan_(plan), plan_ms_(plan_ms), cold_(cold), inputs_(inputs) {}
+      : device_(device), plan_(plan), plan_ms_(plan_ms), cold_(cold), inputs_(inputs), forward_(device) {}
 
   Result<double> first_call(Row& row) override;
   [[nodiscard]] Verdict verdict(const Reference& reference) override { return verify(inputs_, reference); }
@@ -47,6 +33,7 @@ class KernelWork final : public Work {
   double plan_ms_;
   bool cold_;
   Inputs& inputs_;
+  ForwardResults forward_;  // direction backward
   Workspace workspace_{};
   std::uint64_t outputs_ = 0;  // fingerprint of those that were verified
   bool changed_ = false;       // a later call gave others

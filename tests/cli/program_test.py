@@ -253,10 +253,16 @@ class Bench(Temporary):
         self.assertIn("out_of_memory", result.stdout)
 
     def test_nobody_for_a_problem_is_a_row_that_can_be_reproduced(self):
-        _, _, rows = self.bench(*QUICK, "--direction", "backward")
+        _, _, rows = self.bench(*QUICK, "--kv-dtype", "int8")
         self.assertEqual([row["status"] for row in rows], ["unsupported"])
         again = run(*shlex.split(rows[0]["reproduce"])[1:])
         self.assertEqual(again.returncode, 0, again.stderr)
+
+    def test_gradients(self):
+        _, _, rows = self.bench(*QUICK, "--direction", "backward", "--dtype", "f32,bf16")
+        self.assertEqual([(row["contender"], row["status"]) for row in rows],
+                         [("cpu/scalar/naive_backward/f32", "ok"), ("cpu/scalar/naive_backward/bf16", "ok")])
+        self.assertGreater(rows[0]["ms_median"], 0)
 
     def test_absent_device(self):
         _, _, rows = self.bench(*QUICK, "--device", "cuda", code=4)

@@ -43,14 +43,6 @@ TEST(Gradients, MakeTheProblemBackward) {
   EXPECT_EQ(make_problem(call.args, call.options)->pointer_alignment, 4);
 }
 
-TEST(Gradients, AreWritten) {
-  const BackwardCall call;
-  const Status status = attention(call.args, call.options);
-  EXPECT_TRUE(status.ok()) << status.message();
-  EXPECT_TRUE(call.Call::untouched()) << "out and lse are read";
-  EXPECT_FALSE(call.untouched());
-}
-
 TEST(Gradients, OnRequestBelongToTheirTensors) {
   BackwardCall call;
   call.args.dsinks = contiguous(call.floats.data(), {4});
@@ -64,6 +56,27 @@ TEST(Gradients, OnRequestBelongToTheirTensors) {
   EXPECT_EQ(attention(call.args, call.options).message(),
             "dbias: shares memory with bias; give it memory of its own");
   EXPECT_TRUE(call.untouched());
+}
+
+TEST(Gradients, AreNeverLeftToAKernelOfForward) {
+  BackwardCall call;
+  const Status status = attention(call.args, call.options, {.kernel = "cpu/scalar/naive/f32"});
+  EXPECT_EQ(status.code(), StatusCode::unsupported);
+  EXPECT_NE(status.message().find("direction backward: this kernel is forward"), std::string::npos)
+      << status.message();
+  EXPECT_TRUE(call.untouched());
+  EXPECT_EQ(attention(Call().args, {}, {.kernel = "cpu/scalar/naive_backward/f32"}).code(),
+            StatusCode::unsupported);
+
+  ASSERT_TRUE(attention(call.args, call.options).ok());
+  EXPECT_TRUE(call.Call::untouched()) << "out and lse are inputs";
+  const auto written = [](const std::vector<float>& values, const TensorView& view) {
+    return std::find(values.begin(), values.begin() + view.elements(), BackwardCall::kUntouched) ==
+           values.begin() + view.elements();
+  };
+  EXPECT_TRUE(written(call.dq, call.args.dq));
+  EXPECT_TRUE(written(call.dk, call.args.dk));
+  EXPECT_TRUE(written(call.dv, call.args.dv));
 }
 
 TEST(Gradients, PlanOfForwardRefusesThem) {

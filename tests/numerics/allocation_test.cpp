@@ -6,6 +6,7 @@
 #include <new>
 
 #include "headwise/headwise.h"
+#include "lab/forward_results.h"
 #include "lab/inputs.h"
 #include "support/run_kernel.h"
 
@@ -51,6 +52,31 @@ TEST(Allocation, PlanRunAllocatesNothing) {
       EXPECT_EQ(after, before) << kernel.id << " on " << text;
       ++ran;
     }
+  }
+  EXPECT_GT(ran, 0);
+}
+
+TEST(Allocation, PlanRunAllocatesNothingForGradients) {
+  int ran = 0;
+  for (const KernelInfo& kernel : backward_kernels()) {
+    if (!cannot_run_here(kernel).empty()) continue;
+    AttentionProblem problem = check(parse_problem(
+        "direction=backward batch=2 seq_q=30 seq_kv=40 heads=4 kv_heads=2 head_dim=32 sinks=1 dsinks=1 "
+        "lengths=1 page_size=8 threads=2"));
+    problem.dtype = problem.kv_dtype = kernel.traits.dtype;
+    const lab::Inputs inputs = check(lab::make_inputs(problem, {}, cpu()));
+    lab::ForwardResults forward(cpu());
+    ASSERT_TRUE(forward.make(inputs).ok());
+    const Plan planned = check(plan(inputs.problem(), {}, kernel.id));
+    const OwnedWorkspace memory(planned.workspace_bytes());
+    const AttentionArgs args = forward.beside(inputs);
+    const Execution execution{.workspace = memory.get()};
+    const long before = allocations.load();
+    const Status status = planned.run(args, execution);
+    const long after = allocations.load();
+    EXPECT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(after, before) << kernel.id;
+    ++ran;
   }
   EXPECT_GT(ran, 0);
 }

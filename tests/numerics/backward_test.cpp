@@ -3,7 +3,9 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <utility>
 
+#include "lab/forward_results.h"
 #include "lab/inputs.h"
 #include "lab/verify.h"
 #include "numerics/backward_case.h"
@@ -132,7 +134,22 @@ TEST_P(Backward, AgreesWithTruthInEveryFeature) {
   }
 }
 
-// With planted keys, strides, offsets and guard bands of the laboratory.
+// With planted keys, strides, offsets and guard bands of the laboratory, and its forward beside.
+void expect_agrees(const KernelInfo& kernel, const AttentionProblem& problem, const lab::InputSpec& spec) {
+  lab::Inputs inputs = check(lab::make_inputs(problem, spec, cpu()));
+  const lab::Reference reference = check(lab::make_reference(inputs, 0.2));
+  ASSERT_TRUE(lab::poison(inputs).ok());
+  lab::ForwardResults forward(cpu());
+  const Status made = forward.make(inputs);
+  ASSERT_TRUE(made.ok()) << made.message();
+  const Status status = run(check(plan(inputs.problem(), {}, kernel.id)), forward.beside(inputs));
+  ASSERT_TRUE(status.ok()) << status.message();
+  const lab::Verdict verdict = lab::verify(inputs, reference);
+  EXPECT_TRUE(verdict.passed()) << verdict.reason << "\n  error_max " << verdict.error_max << " limit "
+                                << verdict.limit_max << ", rms " << verdict.error_rms << " limit "
+                                << verdict.limit_rms;
+}
+
 TEST_P(Backward, AgreesWithTruth) {
   int ran = 0;
   for (Case one : cases(dtype())) {
@@ -140,29 +157,62 @@ TEST_P(Backward, AgreesWithTruth) {
     one.problem.lse = false;
     if (cost(one.problem).flops > 1e8) continue;  // pairs one by one take seconds
     SCOPED_TRACE(to_string(one));
-    lab::Inputs inputs = check(lab::make_inputs(one.problem, one.inputs, cpu()));
-    const lab::Reference reference = check(lab::make_reference(inputs, 0.2));
-    const AttentionProblem& p = inputs.problem();
-    HostTensor out(p.dtype, {p.batch, p.seq_q, p.heads, p.head_dim_v});
-    std::vector<float> lse(static_cast<std::size_t>(p.batch * p.heads * p.seq_q) + 1);
-    AttentionArgs args = inputs.args();
-    args.out = out.view;
-    args.lse = contiguous(lse.data(), {p.batch, p.heads, p.seq_q});
-    ASSERT_TRUE(lab::poison(inputs).ok());
-    run_both(GetParam(), args,
-             {.softmax_scale = p.softmax_scale,
-              .causal = p.causal,
-              .align = p.align,
-              .window_left = p.window_left,
-              .window_right = p.window_right},
-             std::max(1, p.threads));
-    const lab::Verdict verdict = lab::verify(inputs, reference);
-    EXPECT_TRUE(verdict.passed()) << verdict.reason << "\n  error_max " << verdict.error_max << " limit "
-                                  << verdict.limit_max << ", rms " << verdict.error_rms << " limit "
-                                  << verdict.limit_rms;
+    expect_agrees(GetParam(), one.problem, one.inputs);
     ++ran;
   }
   EXPECT_GT(ran, 40);
+}
+
+TEST_P(Backward, AgreesWithTruthOnSequences) {
+  const FeatureSet& f = GetParam().features;
+  for (const char* text :
+       {"varlen=1 causal=1 align=bottom_right dropout_p=0.25 sinks=1 dsinks=1",
+        "varlen=1 alibi=per_batch_head align=top_left bias=1 bias_axes=bhq dbias=1",
+        "lengths=1 causal=1 align=bottom_right bias=1 bias_axes=h dbias=1 softcap=5",
+        "starts=1 window_left=9 window_right=2 align=bottom_right sinks=1 dsinks=1",
+        "lengths=1 starts=1 page_size=16 alibi=per_head align=bottom_right dropout_p=0.5",
+        "varlen=1 lengths=1 page_size=8 mask=bool mask_axes=bhq causal=1 align=bottom_right",
+        "mask=additive mask_axes=bq bias=1 bias_axes=b dbias=1 dropout_p=0.1",
+        "mask=bool mask_axes=b bias=1 dbias=1 sinks=1 dsinks=1 softcap=3 causal=1 align=top_left"}) {
+    const AttentionProblem p = problem_of(
+        dtype(), std::string("direction=backward batch=4 seq_q=37 seq_kv=64 heads=4 kv_heads=2 head_dim=24 "
+                             "head_dim_v=16 threads=2 ") +
+                     text);
+    const bool sequences = (!p.varlen || f.varlen) && (p.page_size == 0 || f.paged) &&
+                           (!(p.lengths || p.starts) || f.lengths) && (p.dropout_p == 0 || f.dropout);
+    if (!sequences || !has(f, p)) continue;
+    for (const std::int64_t mask_short : {0, 5}) {
+      if (mask_short > 0 && p.mask == MaskKind::none) continue;
+      SCOPED_TRACE(std::string(text) + ", mask short by " + std::to_string(mask_short));
+      expect_agrees(GetParam(), p, {.mask_short = mask_short});
+    }
+  }
+}
+
+// Keys in two parts, with out and lse of all of them: dq sums up, dk and dv are each part's own.
+TEST_P(Backward, KeysMayComeInParts) {
+  const AttentionProblem p = problem_of(dtype(), "batch=2 seq_q=15 seq_kv=40 heads=4 kv_heads=2 head_dim=8");
+  GradientCase c(p);
+  run_both(GetParam(), c.args, c.options);
+  const auto whole = std::vector{values(c.args.dq), values(c.args.dk), values(c.args.dv)};
+  std::vector<double> dq(whole[0].size(), 0);
+  for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 13}, {13, 40}}) {
+    AttentionArgs part = c.args;
+    for (TensorView* t : {&part.k, &part.v, &part.dk, &part.dv}) {
+      t->data = t->as<std::byte>() + begin * t->stride[1] * static_cast<std::int64_t>(size_of(t->dtype));
+      t->shape[1] = end - begin;
+    }
+    const Status status = run_as(GetParam().id, part, c.options, 2);
+    ASSERT_TRUE(status.ok()) << status.message();
+    const std::vector<double> share = values(part.dq);
+    for (std::size_t x = 0; x < dq.size(); ++x) dq[x] += share[x];
+  }
+  const double epsilon = dtype() == DType::f32 ? 1e-5 : dtype() == DType::f16 ? 5e-3 : 4e-2;
+  const auto parts = std::vector{dq, values(c.args.dk), values(c.args.dv)};
+  for (std::size_t which = 0; which < 3; ++which) {
+    for (std::size_t x = 0; x < parts[which].size(); ++x)
+      ASSERT_NEAR(parts[which][x], whole[which][x], epsilon) << "gradient " << which << " element " << x;
+  }
 }
 
 // The gradient of a bias that broadcasts is that of the same bias written out, summed.

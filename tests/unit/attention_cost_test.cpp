@@ -90,5 +90,24 @@ TEST(KeyRange, WidestWindowsDoNotOverflow) {
   }
 }
 
+TEST(QueryRange, IsTheInverseOfKeyRange) {
+  for (const std::int64_t offset : {-7, 0, 3}) {
+    for (const std::int64_t left : {std::int64_t{-1}, std::int64_t{0}, std::int64_t{4}, INT64_MAX}) {
+      for (const std::int64_t right : {std::int64_t{-1}, std::int64_t{0}, std::int64_t{5}, INT64_MAX}) {
+        const Band band{{2, 11}, offset, left, right};
+        for (std::int64_t key = 0; key < 13; ++key) {
+          const QueryRange queries = query_range(band, 9, key);
+          for (std::int64_t i = 0; i < 9; ++i) {
+            const KeyRange keys = key_range(band, i);
+            EXPECT_EQ(i >= queries.begin && i < queries.end, key >= keys.begin && key < keys.end)
+                << "offset " << offset << " left " << left << " right " << right << " key " << key
+                << " query " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace headwise

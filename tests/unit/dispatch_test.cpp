@@ -62,11 +62,13 @@ TEST(Plan, ForcedKernelRunsOrSaysWhyNot) {
   ASSERT_FALSE(wrong.ok());
   EXPECT_EQ(wrong.status().code(), StatusCode::unsupported);
   EXPECT_NE(wrong.status().message().find("dtype"), std::string::npos) << wrong.status().message();
-  problem.softcap = 30;
-  const Result<Plan> feature = plan(problem, {}, "cpu/scalar/naive/f32");
-  ASSERT_FALSE(feature.ok());
-  EXPECT_EQ(feature.status().code(), StatusCode::unsupported);
-  EXPECT_NE(feature.status().message().find("softcap"), std::string::npos) << feature.status().message();
+  problem.direction = Direction::backward;
+  const Result<Plan> gradients = plan(problem, {}, "cpu/scalar/naive/f32");
+  ASSERT_FALSE(gradients.ok());
+  EXPECT_EQ(gradients.status().code(), StatusCode::unsupported);
+  EXPECT_NE(gradients.status().message().find("direction"), std::string::npos)
+      << gradients.status().message();
+  EXPECT_EQ(check(plan(problem)).kernel(), "cpu/scalar/naive_backward/f32");
 }
 
 TEST(Plan, UnknownKernelSuggestsTheNearest) {
@@ -167,10 +169,16 @@ TEST(Plan, WorkspaceOfAbsurdSizesDoesNotWrapRound) {
 // Nothing to compute, so no volume counts: none may overflow where kernels are weighed (UBSan).
 TEST(Plan, EmptyProblemOfAbsurdSizesHasAPlan) {
   for (const char* dtype : {"f32", "f16", "bf16"}) {
-    const AttentionProblem problem =
+    AttentionProblem problem =
         parsed(std::string("batch=0 heads=64 seq_q=1 seq_kv=281474976710656 head_dim=576 dtype=") + dtype);
     EXPECT_TRUE(plan(problem).ok());
     EXPECT_EQ(explain(problem).size(), kernels().size());
+    problem.direction = Direction::backward;
+    EXPECT_TRUE(plan(problem).ok());
+    problem = parsed(std::string("direction=backward batch=281474976710656 heads=0 seq_q=281474976710656 "
+                                 "seq_kv=281474976710656 page_size=1 pages=5 head_dim=8 dtype=") +
+                     dtype);
+    EXPECT_TRUE(plan(problem).ok());
   }
 }
 

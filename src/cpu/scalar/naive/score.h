@@ -26,9 +26,11 @@ inline constexpr FeatureSet kEveryFeature{.window = true,
                                           .lengths = true,
                                           .paged = true};
 
-// Rows of queries of all sequences, numbered so that with a causal mask the last see the most keys.
+// Rows of queries of all sequences, numbered so that with a causal mask the last see the most keys. The
+// product may only overflow where there are no heads, and then nobody uses it.
 inline std::int64_t query_rows(const AttentionProblem& p) noexcept {
-  return p.varlen ? p.total_q : p.batch * p.seq_q;
+  if (p.varlen) return p.total_q;
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(p.batch) * static_cast<std::uint64_t>(p.seq_q));
 }
 
 // Whose a row of packed sequences is: the last that begins at or before it, since empty ones begin there too.

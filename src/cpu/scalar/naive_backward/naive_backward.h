@@ -1,6 +1,6 @@
 // The gradients of attention pair by pair from the formula, with every feature: the portable fallback. With P
 // the probabilities, the sink counted, and c what dropout multiplies kept weights with:
-//   delta = dout . out, dP = kept c (dout . v), dS = P (dP - delta)
+//   delta = dout . out = sum P dP, dP = kept c (dout . v), dS = P (dP - delta)
 //   dv = sum kept c P dout, dq = scale sum dS slope k, dk = scale sum dS slope q, dbias = sum dS,
 //   dsink = - sum P of the sink * delta
 // A row of each gradient is one task, which computes again the pairs that it sums: so no sum depends on who
@@ -41,8 +41,8 @@ struct BackwardLayout {
     const auto count = [](std::int64_t n) { return static_cast<std::size_t>(n); };
     page_uses = line_up(count(query_rows(p)) * count(p.heads) * sizeof(RowStatistics));
     const std::int64_t places = p.page_size > 0 ? (p.seq_kv + p.page_size - 1) / p.page_size : 0;
-    const std::int64_t links = p.page_size > 0 ? p.pages + p.batch * places : 0;
-    scratch = page_uses + line_up(count(links) * sizeof(std::int64_t));
+    const std::size_t links = p.page_size > 0 ? count(p.pages) + count(p.batch) * count(places) : 0;
+    scratch = page_uses + line_up(links * sizeof(std::int64_t));
     worker = line_up(std::max(count(p.head_dim + p.head_dim_v) * sizeof(float), kBiasBlock * sizeof(double)));
     bytes = scratch + worker * count(p.threads);
   }
@@ -69,8 +69,9 @@ struct BackwardCall {
 // What one pair adds to the gradients.
 struct PairGradient {
   bool kept = false;
+  float probability = 0;
   float weight = 0;   // kept c P: times dout, to dv
-  float score = 0;    // dS: to dbias
+  double score = 0;   // dS: to dbias
   float product = 0;  // dS slope: times scale k, to dq; times scale q, to dk
 };
 
@@ -82,13 +83,14 @@ bool pair_gradient(const BackwardCall& call, QueryRow<T>& row, std::int64_t key,
   if (s.value == kMinusInfinity) return false;
   const float p = statistics.factor * std::exp(s.value - statistics.lse);
   pair.kept = row.kept(key);
+  pair.probability = p;
   pair.weight = pair.kept ? call.kept_scale * p : 0;
   const double dp = pair.kept
                         ? call.kept_scale * dot<double, T>(row.row(call.args.dout),
                                                            row.key_row(call.args.v, key), call.p.head_dim_v)
                         : 0;
-  pair.score = static_cast<float>(p * (dp - statistics.delta));
-  pair.product = pair.score * s.slope;
+  pair.score = p * (dp - statistics.delta);
+  pair.product = static_cast<float>(pair.score) * s.slope;
   return true;
 }
 
@@ -100,19 +102,32 @@ void add_scaled(float factor, const T* row, std::int64_t channels, float* sums) 
   for (std::int64_t d = 0; d < channels; ++d) sums[d] += factor * to_float(row[d]);
 }
 
-// 1 where `lse` is of more keys than the row sees here. Else what makes its probabilities sum to 1: lse is
-// rounded to f32, which at 16 costs each of them a millionth, more than all other sums together.
+// What a row's lse and out say of it, computed anew where the row sees all the keys that they are of: f32 lse
+// costs a probability a millionth where it is 16, and where one key has most of the weight, dS is what
+// rounding left of dP - delta. Of keys that come in parts only forward's results know the whole.
 template <class T>
-double rounding_of_lse(const QueryRow<T>& row, float lse) noexcept {
+RowStatistics row_statistics(const BackwardCall& call, QueryRow<T>& row) noexcept {
+  const AttentionArgs& args = call.args;
+  RowStatistics statistics{.lse = row.lse()};
+  if (statistics.lse == kMinusInfinity) return statistics;
   const KeyRange keys = row.keys();
   double sum = 0;
+  double delta = 0;
   for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-    const float s = row.score(j).value;
-    if (s != kMinusInfinity) sum += std::exp(s - lse);
+    PairGradient pair;  // of delta 0 and factor 1: dS is P dP
+    if (!pair_gradient(call, row, j, {.lse = statistics.lse}, pair)) continue;
+    sum += pair.probability;
+    delta += pair.score;
   }
-  // What docs/design.md, section 4, allows lse to be off.
-  const double most = 1e-5 * std::max(1.0, std::abs(static_cast<double>(lse)));
-  return std::abs(sum - 1) <= most ? 1 / sum : 1;
+  const double keys_share = 1 - sink_share(row.sink(), statistics.lse);
+  // Sixteen roundings of lse: forward's own sums, and keys elsewhere that would change no more than that.
+  const double most = 0x1p-20 * std::max(1.0, std::abs(static_cast<double>(statistics.lse)));
+  const bool all_keys = std::abs(sum - 1) <= most;
+  const double factor = all_keys ? keys_share / sum : keys_share;
+  statistics.factor = static_cast<float>(factor);
+  statistics.delta =
+      all_keys ? factor * delta : dot<double, T>(row.row(args.dout), row.row(args.out), call.p.head_dim_v);
+  return statistics;
 }
 
 // A row of dq, and the row's statistics for the tasks behind this pass.
@@ -126,12 +141,7 @@ void query_task(void* context, std::int64_t index, int worker) {
   const std::int64_t head = index % p.heads;
   const Place place = place_of_row(args, p, place_of_query);
   QueryRow<T> row(args, p, place, head, place.query_of(p, place_of_query));
-  RowStatistics statistics{.lse = row.lse()};
-  if (statistics.lse != kMinusInfinity) {
-    const double keys_share = 1 - sink_share(row.sink(), statistics.lse);
-    statistics.factor = static_cast<float>(keys_share * rounding_of_lse(row, statistics.lse));
-    statistics.delta = dot<double, T>(row.row(args.dout), row.row(args.out), p.head_dim_v);
-  }
+  const RowStatistics statistics = row_statistics(call, row);
   call.statistics(place_of_query, head) = statistics;
 
   auto* const sums = call.scratch<float>(worker);
@@ -278,8 +288,8 @@ Status naive_backward_run(const AttentionArgs& args, const RunContext& context) 
   const auto pass = [&](std::int64_t count, core::Task task) {
     core::parallel_for(count, context.threads, task, &call, context.executor);
   };
-  pass(query_rows(p) * p.heads, query_task<T>);
-  pass(args.k.shape[0] * args.k.shape[1] * p.kv_heads, key_task<T>);
+  if (p.heads > 0) pass(query_rows(p) * p.heads, query_task<T>);
+  if (p.kv_heads > 0) pass(args.k.shape[0] * args.k.shape[1] * p.kv_heads, key_task<T>);
   if (p.dbias) {
     const auto& extents = args.dbias.shape;
     pass(extents[0] * extents[1] * extents[2] * ((extents[3] + kBiasBlock - 1) / kBiasBlock), bias_task<T>);
