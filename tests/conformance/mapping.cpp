@@ -1,10 +1,11 @@
 #include "conformance/mapping.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
+#include <utility>
 
 #include "core/try.h"
+#include "headwise/cache.h"
 
 namespace headwise::conformance {
 namespace {
@@ -19,31 +20,28 @@ TensorView view_of(const Tensor& tensor, std::int64_t heads, std::int64_t positi
           .stride = {step.batch, step.position, step.head, 1}};
 }
 
-void copy_rows(const Tensor& from, std::int64_t heads, std::int64_t first, Tensor& to) {
-  const std::int64_t channels = to.shape[3];
-  const Steps source = steps_of(from, heads);
-  const Steps target = steps_of(to, heads);
-  const std::int64_t positions = from.shape.size() == 4 ? from.shape[2] : from.shape[1];
-  const auto size = static_cast<std::int64_t>(size_of(from.dtype));
-  for (std::int64_t b = 0; b < from.shape[0]; ++b) {
-    for (std::int64_t h = 0; h < heads; ++h) {
-      for (std::int64_t j = 0; j < positions; ++j) {
-        const std::int64_t at = b * source.batch + h * source.head + j * source.position;
-        const std::int64_t to_at = b * target.batch + h * target.head + (first + j) * target.position;
-        std::memcpy(to.bytes.data() + to_at * size, from.bytes.data() + at * size,
-                    static_cast<std::size_t>(channels * size));
-      }
-    }
-  }
-}
+std::int64_t positions_of(const Tensor& tensor) { return tensor.shape[tensor.shape.size() == 4 ? 2 : 1]; }
 
-// What the operator's cache update gives: past keys, then new ones.
-Tensor present(const NodeCase& node, const char* past, const char* added, std::int64_t channels) {
-  const Sizes size = sizes_of(node);
-  Tensor all = make_tensor(node.input(added)->dtype, {size.batch, size.kv_heads, size.seq_kv(), channels});
-  if (const Tensor* before = node.input(past)) copy_rows(*before, size.kv_heads, 0, all);
-  copy_rows(*node.input(added), size.kv_heads, size.past, all);
-  return all;
+// The operator's cache update: past keys, then new ones, both appended to an empty cache.
+Status update_cache(const NodeCase& node, const Sizes& size, Call& call) {
+  const DType dtype = node.input("K")->dtype;
+  call.present_key = make_tensor(dtype, {size.batch, size.kv_heads, size.seq_kv(), size.head_dim});
+  call.present_value = make_tensor(dtype, {size.batch, size.kv_heads, size.seq_kv(), size.head_dim_v});
+  std::vector<std::int32_t> lengths(static_cast<std::size_t>(size.batch), 0);
+  const auto rows = [&](const Tensor& tensor, std::int64_t channels) {
+    return view_of(tensor, size.kv_heads, positions_of(tensor), channels);
+  };
+  for (const auto& [k, v] : {std::pair("past_key", "past_value"), std::pair("K", "V")}) {
+    if (node.input(k) == nullptr) continue;
+    const TensorView filled = contiguous(lengths.data(), DType::int32, {size.batch});
+    HEADWISE_TRY(append_to_cache({.k_new = rows(*node.input(k), size.head_dim),
+                                  .v_new = rows(*node.input(v), size.head_dim_v),
+                                  .k_cache = rows(call.present_key, size.head_dim),
+                                  .v_cache = rows(call.present_value, size.head_dim_v),
+                                  .lengths_kv = filled,
+                                  .lengths_out = filled}));
+  }
+  return {};
 }
 
 // Where queries stand. ONNX counts from the keys that came before the queries: query i is at past + i, or,
@@ -109,8 +107,7 @@ Result<Call> make_call(const NodeCase& node) {
   const Tensor* k = node.input("K");
   const Tensor* v = node.input("V");
   if (node.input("past_key") != nullptr || node.output("present_key") != nullptr) {
-    call.present_key = present(node, "past_key", "K", size.head_dim);
-    call.present_value = present(node, "past_value", "V", size.head_dim_v);
+    HEADWISE_TRY(update_cache(node, size, call));
     k = &call.present_key;
     v = &call.present_value;
   }
