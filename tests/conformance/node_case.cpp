@@ -51,7 +51,6 @@ Status take_attribute(std::string_view name, const std::string& text, NodeCase& 
 Status take_metadata(const std::string& key, const std::string& text, NodeCase& node) {
   if (key == "name") return node.name = text, Status();
   if (key == "onnx") return node.onnx = text, Status();
-  if (key == "numpy") return node.numpy = text, Status();
   if (key == "opset") return parse(key, text, node.opset);
   if (key == "rtol") return parse(key, text, node.rtol);
   if (key == "atol") return parse(key, text, node.atol);

@@ -30,7 +30,7 @@ struct NodeCase {
   std::string name;
   std::int64_t opset = 0;
   double rtol = 0, atol = 0;
-  std::string onnx, numpy;  // versions of the packages that made it
+  std::string onnx;  // version of the package that made it
   // Attributes, at the operator's defaults.
   std::optional<double> scale;
   double softcap = 0;

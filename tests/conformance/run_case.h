@@ -10,8 +10,8 @@
 
 namespace headwise::conformance {
 
-// The first three pass; comparison.h says what they mean. bf16_tolerance besides means: no further from fp64 than
-// what the case expects.
+// The first three pass; comparison.h says what they mean. bf16_tolerance besides means: no further from fp64
+// than what the case expects.
 enum class Outcome : std::uint8_t { passed, one_step, bf16_tolerance, refused, failed };
 inline constexpr std::array<std::string_view, 5> kOutcomeNames{
     "passed", "one step off", "within onnx's tolerance for bf16", "refused", "failed"};

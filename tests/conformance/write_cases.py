@@ -4,7 +4,7 @@
 
 The package onnx makes its node tests in memory, by running its reference implementation; this writes them down
 for a program that has no Python: tensors input.NAME and output.NAME, called as in the operator's definition,
-and as metadata the opset, the tolerances, the attributes and the versions of the packages. FOLDER is written
+and as metadata the opset, the tolerances, the attributes and the version of the package. FOLDER is written
 whole or not at all. Cases whose name ends in _expanded have the same tensors and are not written.
 """
 
@@ -58,7 +58,6 @@ def metadata_of(case):
         "rtol": repr(float(case.rtol)),
         "atol": repr(float(case.atol)),
         "onnx": onnx.__version__,
-        "numpy": np.__version__,
         **attributes,
     }
 
