@@ -40,13 +40,15 @@ std::vector<Field> case_fields() {
       {"window_right", &R::window_right, "", "win_r", 30, "keys a query sees to its right; -1: all"},
       {"softmax_scale", &R::softmax_scale, "", "scale", 0,
        "factor of the scores; 1 / sqrt(head_dim) unless given"},
-      {"softcap", &R::softcap, "", "softcap", 28, "scores become softcap * tanh(score / softcap); none: off"},
+      {"softcap", &R::softcap, "score", "softcap", 28,
+       "scores become softcap * tanh(score / softcap); none: off"},
       {"alibi_slopes", &R::alibi_slopes, "", "alibi", 27, "per_head or per_batch_head; empty: none"},
       {"sinks", &R::sinks, "", "sinks", 25, "a logit a head joins the denominator"},
       {"bias", &R::bias, "", "bias", 23,
        "what the bias differs by: letters of bhq, or keys for nothing else; empty: none"},
       {"mask", &R::mask, "", "mask", 29, "boolean or additive, and what it differs by; empty: none"},
-      {"dropout_p", &R::dropout_p, "", "dropout", 21, "probability of dropping a weight; none: off"},
+      {"dropout_p", &R::dropout_p, "probability", "dropout", 21,
+       "probability of dropping a weight; none: off"},
       {"varlen", &R::varlen, "", "varlen", 19, "rows of unequal sequences are packed (cu_seqlens)"},
       {"page_size", &R::page_size, "", "page", 18, "keys a page of a paged cache; 0: not paged"},
       {"lengths", &R::lengths, "", "lengths", 17,
@@ -159,6 +161,7 @@ std::string display_number(double value, std::string_view unit) {
   if (unit == "x") return fmt::format("{:.2f}x", value);
   if (unit == "bytes") return bytes_for_people(value);
   if (unit == "1/s") return rate_for_people(value);
+  if (unit == "score" || unit == "probability") return fmt::format("{:g}", value);
   if (unit.empty()) return value == 0 ? "0" : fmt::format("{:.1e}", value);
   if (unit == "MHz") return fmt::format("{:.0f}", value);
   return four_digits(value);

@@ -148,6 +148,10 @@ TEST(RowDisplay, IsForPeople) {
   EXPECT_EQ(display(row, *find_field("speedup")), "2.00x");
   EXPECT_EQ(display(row, *find_field("causal")), "yes");
   EXPECT_EQ(display(row, *find_field("tflops")), "-");
+  row.softcap = 30;
+  row.dropout_p = static_cast<double>(0.2F);
+  EXPECT_EQ(display(row, *find_field("softcap")), "30");
+  EXPECT_EQ(display(row, *find_field("dropout_p")), "0.2");
   EXPECT_EQ(exact_text(row, *find_field("ms_median")), "0.0123456");
   EXPECT_EQ(exact_text(row, *find_field("tflops")), "");
 }
