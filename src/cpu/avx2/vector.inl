@@ -73,6 +73,7 @@ inline Float divide(Float a, Float b) { return _mm256_div_ps(a, b); }
 inline Float maximum(Float x, Float kept) { return _mm256_max_ps(x, kept); }
 inline Mask equal(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 inline Float select(Mask m, Float yes, Float no) { return _mm256_blendv_ps(no, yes, m); }
+inline Mask below(Float a, Float b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
 inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
 inline Mask inverse(Mask a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }

@@ -62,6 +62,7 @@ inline Float divide(Float a, Float b) { return _mm512_div_ps(a, b); }
 inline Float maximum(Float x, Float kept) { return _mm512_max_ps(x, kept); }
 inline Mask equal(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 inline Float select(Mask m, Float yes, Float no) { return _mm512_mask_blend_ps(m, no, yes); }
+inline Mask below(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 inline Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
 inline Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
 inline Mask inverse(Mask a) { return static_cast<Mask>(~a); }
