@@ -80,6 +80,8 @@ inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p,
     values<N>(from, begin, count, s, p.head_dim_v, empty ? nullptr : scratch.factor, to.o);
     empty = false;
   }
+  // The mask hid every block: a merge multiplies by 0 what stands here, which may be NaN.
+  for (std::int64_t i = 0; empty && i < p.head_dim_v * N; ++i) store(to.o + i * kLanes, zero());
   for (int n = 0; n < N; ++n) {
     store(to.reference + n * kLanes, reference[n]);
     store(to.sum + n * kLanes, sum[n]);
