@@ -4,10 +4,13 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "headwise/headwise.h"
 #include "lab/inputs.h"
+#include "lab/verify.h"
 #include "support/run_kernel.h"
 
 namespace headwise::numerics {
@@ -80,6 +83,29 @@ TEST_P(SpecialValues, ScaleOfZeroKeepsNonFiniteQueries) {
     const double x = load_element(q.dtype, inputs.args().out.data, row * 40);
     EXPECT_EQ(std::isnan(x), row == 3 || row == 5) << "row " << row;
     EXPECT_EQ(std::isnan(inputs.args().lse.as<float>()[row]), row == 3 || row == 5) << "row " << row;
+  }
+}
+
+// A mask that hides a whole chunk of keys leaves a partial result without values, whose memory must not
+// reach what is merged with it: the workspace is full of NaN.
+TEST_P(SpecialValues, ChunksThatAMaskHidesLeaveNothing) {
+  if (!GetParam().features.mask) GTEST_SKIP() << GetParam().id << " has no mask";
+  constexpr std::int64_t kKeys = 1100;
+  for (const char* text : {"seq_q=1 seq_kv=1100 heads=2 head_dim=24 mask=bool lse=1 threads=3",
+                           "seq_q=150 seq_kv=1100 heads=1 head_dim=24 mask=bool lse=1 threads=1"}) {
+    const AttentionProblem problem = problem_of(text);
+    for (const auto& [begin, end] : {std::pair{0, 512}, {0, 1024}, {512, 1024}, {1024, 1100}, {0, 1100}}) {
+      SCOPED_TRACE(std::string(text) + ", hidden from " + std::to_string(begin) + " to " +
+                   std::to_string(end));
+      lab::Inputs inputs = check(lab::make_inputs(problem, {.hidden_nan = false}, cpu()));
+      auto* mask = inputs.args().mask.as<unsigned char>();
+      for (std::int64_t j = 0; j < kKeys; ++j) mask[j] = j < begin || j >= end ? 1 : 0;
+      const lab::Reference reference = check(lab::make_reference(inputs, 0.05, 1));
+      ASSERT_TRUE(lab::poison(inputs).ok());
+      ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+      const lab::Verdict verdict = lab::verify(inputs, reference);
+      EXPECT_TRUE(verdict.passed()) << verdict.reason;
+    }
   }
 }
 
