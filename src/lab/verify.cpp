@@ -8,6 +8,7 @@
 
 #include "attention/sequence.h"
 #include "core/parallel_for.h"
+#include "core/try.h"
 #include "lab/feature_inputs.h"
 #include "lab/pass_rule.h"
 
@@ -62,10 +63,12 @@ class OrdersOfSummation {
     std::int64_t copied = 0;
     for (const auto tensor : tensors_) copied += (args.*tensor).elements();
     if (rows == 0 || copied > kMostCopied) return;
-    const std::int64_t most = std::clamp<std::int64_t>(args.q.shape[3], 1, kMostOrders);
-    count_ = std::clamp<std::int64_t>(kPlainRows / rows, 1, most);
+    draws_ = std::clamp<std::int64_t>(kPlainRows / rows, 1, kMostOrders);
+    count_ = std::clamp<std::int64_t>(args.q.shape[3], 1, draws_);
   }
   [[nodiscard]] std::int64_t count() const { return count_; }
+  // As many as count() where there are columns enough.
+  [[nodiscard]] std::int64_t draws() const { return draws_; }
   [[nodiscard]] std::int64_t shift(std::int64_t order, std::int64_t columns) const {
     return order * columns / count_;
   }
@@ -94,10 +97,57 @@ class OrdersOfSummation {
  private:
   const AttentionArgs& args_;
   std::vector<TensorView AttentionArgs::*> tensors_;
-  std::int64_t count_ = 1;
+  std::int64_t count_ = 1, draws_ = 1;
   AttentionArgs now_;
   std::vector<Rotated> copies_;
 };
+
+// Errors of plain that no order of columns changes: all where there is one column, and 16-bit roundings, of
+// which bias and sinks, and keys of rows that see one key, have hardly a dozen in their gradients. More draws
+// come from other inputs, which have a truth of their own: other signs of dout, and q a little longer.
+class OtherInputs {
+ public:
+  OtherInputs(const AttentionArgs& args, std::int64_t draw) : args_(args) {
+    if (draw == 0) return;
+    if (args.dout.present()) {
+      dout_ = rotate_columns(args.dout, 0);
+      std::uint64_t state = static_cast<std::uint64_t>(draw) << 32U;
+      for (std::int64_t i = 0; i < args.dout.elements(); ++i) {
+        state = state * 0x5851f42d4c957f2dU + 0x14057b7ef767814fU;
+        if ((state >> 63U) != 0) multiply(dout_.view, i, -1);
+      }
+      args_.dout = dout_.view;
+    }
+    q_ = rotate_columns(args.q, 0);
+    constexpr double kStep = 1.0 / 256;
+    for (std::int64_t i = 0; i < args.q.elements(); ++i)
+      multiply(q_.view, i, 1 + kStep * static_cast<double>(draw));
+    args_.q = q_.view;
+  }
+  [[nodiscard]] const AttentionArgs& args() const { return args_; }
+
+ private:
+  static void multiply(const TensorView& t, std::int64_t i, double factor) {
+    store_element(t.dtype, t.data, i, factor * load_element(t.dtype, t.data, i));
+  }
+  AttentionArgs args_;
+  Rotated dout_, q_;
+};
+
+// `truth` as plain's errors elsewhere would leave it.
+std::vector<double> with_errors(const std::vector<double>& truth, const std::vector<double>& plain,
+                                const std::vector<double>& exact) {
+  std::vector<double> sum(truth.size());
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = truth[i] + (plain[i] - exact[i]);
+  return sum;
+}
+
+void note_lse(const std::vector<double>& exact, const std::vector<double>& plain, Reference& reference) {
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    const double error = std::abs(plain[i] - exact[i]);
+    if (std::isfinite(error)) reference.plain_lse = std::max(reference.plain_lse, error);
+  }
+}
 
 int resolve(int threads) { return threads > 0 ? threads : core::available_threads(); }
 
@@ -119,6 +169,65 @@ std::int64_t computed_rows(const AttentionProblem& p, const oracle::GradientRows
   const std::int64_t shared = p.kv_heads > 0 ? p.heads / p.kv_heads : 0;
   return std::max(static_cast<std::int64_t>(rows.queries.size()), pairs * shared * p.seq_q);
 }
+
+// Results of plain, of one gradient each, as limits_of() takes them.
+class PlainGradients {
+ public:
+  // `reference` has the truth.
+  PlainGradients(const AttentionArgs& args, const Reference& reference, int threads)
+      : args_(args), reference_(reference), threads_(threads) {}
+
+  Status add(OrdersOfSummation& orders, std::int64_t order) {
+    Result<oracle::Gradients> plain =
+        oracle::plain_backward(orders.rotated(order), reference_.problem, reference_.gradient_rows, threads_);
+    if (!plain.ok()) return plain.status();
+    dq_.push_back(orders.in_place(plain->dq, order, args_.q.shape[3]));
+    dk_.push_back(orders.in_place(plain->dk, order, args_.k.shape[3]));
+    dv_.push_back(orders.in_place(plain->dv, order, args_.v.shape[3]));
+    return {};
+  }
+
+  // Gradients of bias and sinks, and `all` others too.
+  Status add_elsewhere(std::int64_t draw, bool all) {
+    const OtherInputs other(args_, draw);
+    const AttentionProblem& problem = reference_.problem;
+    if (all) {
+      const oracle::GradientRows& rows = reference_.gradient_rows;
+      Result<oracle::Gradients> exact = oracle::backward(other.args(), problem, rows, threads_);
+      if (!exact.ok()) return exact.status();
+      Result<oracle::Gradients> plain = oracle::plain_backward(other.args(), problem, rows, threads_);
+      if (!plain.ok()) return plain.status();
+      dq_.push_back(with_errors(reference_.gradients.dq, plain->dq, exact->dq));
+      dk_.push_back(with_errors(reference_.gradients.dk, plain->dk, exact->dk));
+      dv_.push_back(with_errors(reference_.gradients.dv, plain->dv, exact->dv));
+    }
+    if (!problem.dbias && !problem.dsinks) return {};
+    Result<oracle::ScoreGradients> exact = oracle::backward_scores(other.args(), problem, threads_);
+    if (!exact.ok()) return exact.status();
+    Result<oracle::ScoreGradients> plain = oracle::plain_backward_scores(other.args(), problem, threads_);
+    if (!plain.ok()) return plain.status();
+    dbias_.push_back(with_errors(reference_.score_gradients.dbias, plain->dbias, exact->dbias));
+    dsinks_.push_back(with_errors(reference_.score_gradients.dsinks, plain->dsinks, exact->dsinks));
+    return {};
+  }
+
+  [[nodiscard]] std::array<Limits, 5> limits() const {
+    const oracle::Gradients& exact = reference_.gradients;
+    const oracle::ScoreGradients& scores = reference_.score_gradients;
+    const AttentionProblem& p = reference_.problem;
+    return {limits_of(exact.dq, dq_, p.dtype, kGradientFactor),
+            limits_of(exact.dk, dk_, p.kv_dtype, kGradientFactor),
+            limits_of(exact.dv, dv_, p.kv_dtype, kGradientFactor),
+            limits_of(scores.dbias, dbias_, DType::f32, kGradientFactor),
+            limits_of(scores.dsinks, dsinks_, DType::f32, kGradientFactor)};
+  }
+
+ private:
+  const AttentionArgs& args_;
+  const Reference& reference_;
+  int threads_;
+  std::vector<std::vector<double>> dq_, dk_, dv_, dbias_, dsinks_;
+};
 
 struct Judge {
   const Reference& reference;
@@ -281,11 +390,17 @@ Result<Reference> make_reference(const AttentionArgs& host_args, const Attention
   for (std::int64_t order = 0; order < orders.count(); ++order) {
     Result<oracle::Rows> plain = oracle::plain(orders.rotated(order), problem, rows, threads);
     if (!plain.ok()) return plain.status();
-    for (std::size_t i = 0; i < plain->lse.size(); ++i) {
-      const double error = std::abs(plain->lse[i] - reference.truth.lse[i]);
-      if (std::isfinite(error)) reference.plain_lse = std::max(reference.plain_lse, error);
-    }
+    note_lse(reference.truth.lse, plain->lse, reference);
     plains.push_back(std::move(plain->out));
+  }
+  for (std::int64_t draw = orders.count(); draw < orders.draws(); ++draw) {
+    const OtherInputs other(host_args, draw);
+    Result<oracle::Rows> exact = oracle::forward(other.args(), problem, rows, threads);
+    if (!exact.ok()) return exact.status();
+    Result<oracle::Rows> plain = oracle::plain(other.args(), problem, rows, threads);
+    if (!plain.ok()) return plain.status();
+    note_lse(exact->lse, plain->lse, reference);
+    plains.push_back(with_errors(reference.truth.out, plain->out, exact->out));
   }
   reference.out_limits = limits_of(reference.truth.out, plains, problem.dtype, kOutFactor);
   reference.limit_lse = 2 * reference.plain_lse;
@@ -298,36 +413,19 @@ Result<Reference> make_reference(const AttentionArgs& host_args, const Attention
   Result<oracle::Gradients> truth = oracle::backward(host_args, problem, rows, threads);
   if (!truth.ok()) return truth.status();
   Reference reference{.problem = problem, .gradient_rows = rows, .gradients = std::move(*truth)};
-  const std::int64_t head_dim = host_args.q.shape[3], head_dim_v = host_args.v.shape[3];
   using A = AttentionArgs;
   OrdersOfSummation orders(host_args, {&A::q, &A::k, &A::v, &A::dout}, computed_rows(problem, rows));
-  const bool scores = problem.dbias || problem.dsinks;
-  if (scores) {
+  if (problem.dbias || problem.dsinks) {
     Result<oracle::ScoreGradients> exact = oracle::backward_scores(host_args, problem, threads);
     if (!exact.ok()) return exact.status();
     reference.score_gradients = std::move(*exact);
   }
-  std::vector<std::vector<double>> dq, dk, dv, dbias, dsinks;
-  for (std::int64_t order = 0; order < orders.count(); ++order) {
-    Result<oracle::Gradients> plain = oracle::plain_backward(orders.rotated(order), problem, rows, threads);
-    if (!plain.ok()) return plain.status();
-    dq.push_back(orders.in_place(plain->dq, order, head_dim));
-    dk.push_back(orders.in_place(plain->dk, order, head_dim));
-    dv.push_back(orders.in_place(plain->dv, order, head_dim_v));
-    if (!scores) continue;
-    Result<oracle::ScoreGradients> sums =
-        oracle::plain_backward_scores(orders.rotated(order), problem, threads);
-    if (!sums.ok()) return sums.status();
-    dbias.push_back(std::move(sums->dbias));
-    dsinks.push_back(std::move(sums->dsinks));
-  }
-  const oracle::Gradients& exact = reference.gradients;
-  reference.gradient_limits = {
-      limits_of(exact.dq, dq, problem.dtype, kGradientFactor),
-      limits_of(exact.dk, dk, problem.kv_dtype, kGradientFactor),
-      limits_of(exact.dv, dv, problem.kv_dtype, kGradientFactor),
-      limits_of(reference.score_gradients.dbias, dbias, DType::f32, kGradientFactor),
-      limits_of(reference.score_gradients.dsinks, dsinks, DType::f32, kGradientFactor)};
+  PlainGradients plain(host_args, reference, threads);
+  for (std::int64_t order = 0; order < orders.count(); ++order) HEADWISE_TRY(plain.add(orders, order));
+  const bool few = orders.draws() == kMostOrders;
+  for (std::int64_t draw = 0; draw < orders.draws(); ++draw)
+    HEADWISE_TRY(plain.add_elsewhere(draw, draw > 0 && (few || draw >= orders.count())));
+  reference.gradient_limits = plain.limits();
   return reference;
 }
 
