@@ -127,7 +127,7 @@ std::string name_of(const Part& part) {
   return std::string(name(part.direction)) + "_" + std::string(name(part.dtype)) + "_" +
          std::to_string(part.first);
 }
-void PrintTo(const Part& part, std::ostream* stream) { *stream << name_of(part); }
+std::ostream& operator<<(std::ostream& stream, const Part& part) { return stream << name_of(part); }
 
 class Grid : public testing::TestWithParam<Part> {
  protected:
