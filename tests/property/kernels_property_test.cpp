@@ -1,37 +1,20 @@
 // Properties of attention that hold for any input, for every kernel of the registry.
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
-#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "headwise/headwise.h"
 #include "lab/inputs.h"
+#include "property/any_problem.h"
 #include "support/run_kernel.h"
 
 namespace headwise::numerics {
 namespace {
-
-AttentionProblem any_problem(DType dtype) {
-  AttentionProblem p;
-  p.dtype = p.kv_dtype = dtype;
-  p.batch = *rc::gen::inRange<std::int64_t>(1, 3);
-  p.kv_heads = *rc::gen::inRange<std::int64_t>(1, 4);
-  p.heads = p.kv_heads * *rc::gen::inRange<std::int64_t>(1, 5);
-  p.seq_q = *rc::gen::inRange<std::int64_t>(1, 150);
-  p.seq_kv = *rc::gen::inRange<std::int64_t>(1, 700);
-  p.head_dim = *rc::gen::inRange<std::int64_t>(1, 80);
-  p.head_dim_v = *rc::gen::inRange<std::int64_t>(1, 80);
-  p.causal = *rc::gen::arbitrary<bool>();
-  p.align = *rc::gen::element(Align::top_left, Align::bottom_right);
-  p.threads = *rc::gen::inRange(1, 4);
-  return p;
-}
 
 lab::Inputs any_inputs(const AttentionProblem& p, lab::Layout layout = lab::Layout::bshd) {
   return check(lab::make_inputs(p, {.plant = false, .layout = layout}, cpu()));
@@ -57,30 +40,9 @@ double largest_difference(const AttentionArgs& a, const AttentionArgs& b) {
 // Values are standard normal, so outputs are below 5: rounding in the dtype, some tens of times.
 double tolerance(DType dtype) { return dtype == DType::f32 ? 1e-5 : dtype == DType::f16 ? 2e-2 : 0.15; }
 
-class KernelProperty : public testing::TestWithParam<KernelInfo> {
- protected:
-  void SetUp() override {
-    if (const std::string why = cannot_run_here(GetParam()); !why.empty()) GTEST_SKIP() << why;
-  }
-  static Plan planned(const AttentionProblem& p) { return check(plan(p, {}, GetParam().id)); }
-  static DType dtype() { return GetParam().traits.dtype; }
-  template <class Property>
-  static void holds(Property property) {
-    rc::detail::TestParams params;
-    params.seed = 20;
-    params.maxSuccess = 25;
-    const auto result = rc::detail::checkTestable(std::move(property), rc::detail::TestMetadata{}, params);
-    if (!result.template is<rc::detail::SuccessResult>()) {
-      std::ostringstream text;
-      rc::detail::printResultMessage(result, text);
-      FAIL() << text.str();
-    }
-  }
-};
-
 TEST_P(KernelProperty, LayoutInMemoryDoesNotMatter) {
   holds([] {
-    const AttentionProblem p = any_problem(dtype());
+    const AttentionProblem p = any_plain_problem(dtype());
     const lab::Inputs a = any_inputs(p, lab::Layout::bshd);
     const lab::Inputs b = any_inputs(p, lab::Layout::bhsd);
     RC_ASSERT(run(planned(p), a.args()).ok());
@@ -91,7 +53,7 @@ TEST_P(KernelProperty, LayoutInMemoryDoesNotMatter) {
 
 TEST_P(KernelProperty, LinearInValuesExactlyForPowersOfTwo) {
   holds([] {
-    const AttentionProblem p = any_problem(dtype());
+    const AttentionProblem p = any_plain_problem(dtype());
     const lab::Inputs inputs = any_inputs(p);
     RC_ASSERT(run(planned(p), inputs.args()).ok());
     std::vector<double> before;
@@ -113,7 +75,7 @@ TEST_P(KernelProperty, LinearInValuesExactlyForPowersOfTwo) {
 
 TEST_P(KernelProperty, OrderOfKeysDoesNotMatter) {
   holds([] {
-    AttentionProblem p = any_problem(dtype());
+    AttentionProblem p = any_plain_problem(dtype());
     p.causal = false;
     const lab::Inputs a = any_inputs(p);
     const lab::Inputs b = any_inputs(p);
@@ -140,7 +102,7 @@ TEST_P(KernelProperty, OrderOfKeysDoesNotMatter) {
 
 TEST_P(KernelProperty, GroupedHeadsEqualRepeatedHeads) {
   holds([] {
-    const AttentionProblem grouped = any_problem(dtype());
+    const AttentionProblem grouped = any_plain_problem(dtype());
     AttentionProblem repeated = grouped;
     repeated.kv_heads = grouped.heads;
     const lab::Inputs a = any_inputs(grouped);
@@ -169,7 +131,7 @@ TEST_P(KernelProperty, GroupedHeadsEqualRepeatedHeads) {
 
 TEST_P(KernelProperty, DecodingStepEqualsRowOfPrefill) {
   holds([] {
-    AttentionProblem p = any_problem(dtype());
+    AttentionProblem p = any_plain_problem(dtype());
     p.batch = 1;
     p.causal = true;
     p.seq_kv = p.seq_q;
