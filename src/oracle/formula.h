@@ -242,6 +242,11 @@ struct Formula {
     return static_cast<Real>(load_element(args.sinks.dtype, args.sinks.data, head * args.sinks.stride[0]));
   }
 
+  // exp(sink - largest): an infinite sink takes all of the weight, whatever the scores below it.
+  [[nodiscard]] Real sink_weight(std::int64_t head, Real largest) const {
+    return sink(head) == largest ? Real{1} : std::exp(sink(head) - largest);
+  }
+
   static Real probability(Real score, const RowStatistics<Real>& row) {
     return rounded<Real, Store>(std::exp(score - row.largest) / row.sum);
   }
@@ -260,7 +265,7 @@ struct Formula {
     if (problem.sinks) {
       const Real keys = row.largest;  // a sink far above them would overflow, measured from there
       row.largest = std::max(keys, sink(head));
-      row.sum = row.sum * std::exp(keys - row.largest) + std::exp(sink(head) - row.largest);
+      row.sum = row.sum * std::exp(keys - row.largest) + sink_weight(head, row.largest);
     }
     for (std::int64_t j = 0; j < count; ++j) {
       if (takes_part(scores[j])) scores[j] = probability(scores[j], row);

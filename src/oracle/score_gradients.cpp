@@ -81,7 +81,8 @@ class ScoreSums {
     for (std::int64_t r = 0; !dsinks_.empty() && r < groups.rows_of(group); ++r) {
       const RowStatistics<Real>& row = w.rows.statistics[count_of(r)];
       if (!takes_part(row.lse)) continue;
-      const Real weight = formula_.probability(formula_.sink(groups.row(group, r).head), row);
+      const Real share = formula_.sink_weight(groups.row(group, r).head, row.largest) / row.sum;
+      const Real weight = rounded<Real, Store>(share);
       sinks_[groups.index(group, r)] = -weight * w.deltas[count_of(r)];
     }
     const Range seen = dbias_.empty() ? Range{} : w.rows.keys;

@@ -27,6 +27,7 @@ inline std::vector<AttentionProblem> featured_problems(const KernelInfo& kernel,
     p.dtype = kernel.traits.dtype;
     p.kv_dtype = kernel.traits.kv_dtype;
     p.direction = kernel.traits.direction;
+    if (p.threads == 0) p.threads = 1;  // waking others takes longer than these problems
     if (p.direction == Direction::backward) p.lse = false;
     if (has_features(kernel.features, p)) all.push_back(p);
   }

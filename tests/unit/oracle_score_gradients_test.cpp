@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "oracle/oracle.h"
 #include "support/attention_case.h"
@@ -49,12 +50,14 @@ TEST(OracleScoreGradients, TwoKeysAndASinkByHand) {
 }
 
 TEST(OracleScoreGradients, ASinkFarAboveTheScoresLeavesNothing) {
-  for (const DType dtype : {DType::f64, DType::f32}) {
+  for (const auto& [dtype, sink] : {std::pair{DType::f64, 3000.0F}, std::pair{DType::f32, 3000.0F},
+                                    std::pair{DType::f64, INFINITY}, std::pair{DType::f32, INFINITY}}) {
+    SCOPED_TRACE(sink);
     AttentionProblem p = sizes(1, 3, 4, 2);
     p.sinks = true;
     p.dtype = p.kv_dtype = dtype;
     AttentionCase c(p);
-    c.sinks[0] = 3000;
+    c.sinks[0] = sink;
     const auto scores =
         dtype == DType::f64 ? backward_scores(c.args, p, 1) : plain_backward_scores(c.args, p, 1);
     ASSERT_TRUE(scores.ok());
