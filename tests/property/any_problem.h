@@ -126,7 +126,7 @@ class KernelProperty : public testing::TestWithParam<KernelInfo> {
     if (!status.ok()) RC_FAIL(std::string(status.message()));
   }
   template <class Property>
-  static void holds(Property property, int cases = 25) {
+  static void holds(int cases, Property property) {
     rc::detail::TestParams params;
     params.seed = 20;
     params.maxSuccess = cases;

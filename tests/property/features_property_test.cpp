@@ -28,6 +28,8 @@ using test::cut;
 using test::each_element;
 using test::score_offset;
 
+constexpr int kCases = 12;  // a file takes less than 15 s of one core
+
 class FeaturesProperty : public KernelProperty {};
 
 // Elements of one axis in another order: element i becomes the one that was order[i] behind `begin`.
@@ -51,7 +53,7 @@ std::vector<std::int64_t> shuffled(std::int64_t count) {
 }
 
 TEST_P(FeaturesProperty, OrderOfKeysDoesNotMatter) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel(), {.ranges = false, .alibi = false, .dropout = false});
     const bool own_lengths = p.varlen || p.lengths || p.starts;  // then each sequence has an order of its own
     if (own_lengths && p.mask != MaskKind::none) p.mask_axes |= kAxisBatch;
@@ -95,7 +97,7 @@ TEST_P(FeaturesProperty, OrderOfKeysDoesNotMatter) {
 // Of logits, sinks among them: it adds itself to lse and does nothing else.
 TEST_P(FeaturesProperty, AConstantAddedToAllLogitsDoesNotMatter) {
   if (!kernel().features.bias) GTEST_SKIP() << kernel().id << " has no bias";
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel());
     p.bias = true;
     const lab::Inputs inputs = made(p);
@@ -116,7 +118,7 @@ TEST_P(FeaturesProperty, AConstantAddedToAllLogitsDoesNotMatter) {
 
 TEST_P(FeaturesProperty, PartsOfTheKeysMergeToTheWhole) {
   if (!kernel().features.lengths) GTEST_SKIP() << kernel().id << " has no lengths";
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel(), {.varlen = false});
     p.align = Align::top_left;  // bottom_right counts from the end of each part
     const lab::Inputs inputs = made(p);
@@ -159,7 +161,7 @@ TEST_P(FeaturesProperty, PartsOfTheKeysMergeToTheWhole) {
 }
 
 TEST_P(FeaturesProperty, SlicesOfTheTensorsMergeToTheWhole) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem p = any_problem(kernel(), {.ranges = false,
                                                       .alibi = false,
                                                       .dropout = false,
@@ -198,7 +200,7 @@ TEST_P(FeaturesProperty, SlicesOfTheTensorsMergeToTheWhole) {
 }
 
 TEST_P(FeaturesProperty, GroupedHeadsEqualRepeatedHeads) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem grouped = any_problem(kernel());
     AttentionProblem repeated = grouped;
     repeated.kv_heads = grouped.heads;
@@ -219,7 +221,7 @@ TEST_P(FeaturesProperty, GroupedHeadsEqualRepeatedHeads) {
 
 // Keys, bias and mask behind the place where a causal row stands.
 TEST_P(FeaturesProperty, LaterKeysLeaveEveryBitOfACausalRow) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel());
     p.causal = true;
     const lab::Inputs inputs = made(p, {.hidden_nan = false});
@@ -270,7 +272,7 @@ TEST_P(FeaturesProperty, LaterKeysLeaveEveryBitOfACausalRow) {
 // Causal, window, lengths and starts, each said by a mask.
 TEST_P(FeaturesProperty, RangesOfKeysEqualTheirMask) {
   if (!kernel().features.mask) GTEST_SKIP() << kernel().id << " has no mask";
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel(), {.varlen = false, .paged = false});
     if (p.alibi != AlibiKind::none) p.align = Align::top_left;  // its places move with lengths
     const lab::Inputs inputs = made(p);
@@ -301,7 +303,7 @@ TEST_P(FeaturesProperty, RangesOfKeysEqualTheirMask) {
 // Blocks of keys hidden from everybody, and the same keys taken out.
 TEST_P(FeaturesProperty, HiddenBlocksEqualKeysRemoved) {
   if (!kernel().features.mask) GTEST_SKIP() << kernel().id << " has no mask";
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel(), {.ranges = false,
                                                 .alibi = false,
                                                 .dropout = false,
@@ -346,7 +348,7 @@ TEST_P(FeaturesProperty, HiddenBlocksEqualKeysRemoved) {
 }
 
 TEST_P(FeaturesProperty, LinearInValuesExactlyForPowersOfTwo) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem p = any_problem(kernel());
     const lab::Inputs inputs = made(p);
     const TensorView &out = inputs.args().out, &v = inputs.args().v;
@@ -369,7 +371,7 @@ TEST_P(FeaturesProperty, LinearInValuesExactlyForPowersOfTwo) {
 
 // Values that are all the same come out as they are, whatever the weights.
 TEST_P(FeaturesProperty, WeightsSumToOne) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem p = any_problem(kernel(), {.sinks = false, .dropout = false});
     const lab::Inputs inputs = made(p);
     const AttentionArgs& args = inputs.args();

@@ -16,6 +16,8 @@
 namespace headwise::numerics {
 namespace {
 
+constexpr int kCases = 25;
+
 lab::Inputs any_inputs(const AttentionProblem& p, lab::Layout layout = lab::Layout::bshd) {
   return check(lab::make_inputs(p, {.plant = false, .layout = layout}, cpu()));
 }
@@ -41,7 +43,7 @@ double largest_difference(const AttentionArgs& a, const AttentionArgs& b) {
 double tolerance(DType dtype) { return dtype == DType::f32 ? 1e-5 : dtype == DType::f16 ? 2e-2 : 0.15; }
 
 TEST_P(KernelProperty, LayoutInMemoryDoesNotMatter) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem p = any_plain_problem(dtype());
     const lab::Inputs a = any_inputs(p, lab::Layout::bshd);
     const lab::Inputs b = any_inputs(p, lab::Layout::bhsd);
@@ -52,7 +54,7 @@ TEST_P(KernelProperty, LayoutInMemoryDoesNotMatter) {
 }
 
 TEST_P(KernelProperty, LinearInValuesExactlyForPowersOfTwo) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem p = any_plain_problem(dtype());
     const lab::Inputs inputs = any_inputs(p);
     RC_ASSERT(run(planned(p), inputs.args()).ok());
@@ -74,7 +76,7 @@ TEST_P(KernelProperty, LinearInValuesExactlyForPowersOfTwo) {
 }
 
 TEST_P(KernelProperty, OrderOfKeysDoesNotMatter) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_plain_problem(dtype());
     p.causal = false;
     const lab::Inputs a = any_inputs(p);
@@ -101,7 +103,7 @@ TEST_P(KernelProperty, OrderOfKeysDoesNotMatter) {
 }
 
 TEST_P(KernelProperty, GroupedHeadsEqualRepeatedHeads) {
-  holds([] {
+  holds(kCases, [] {
     const AttentionProblem grouped = any_plain_problem(dtype());
     AttentionProblem repeated = grouped;
     repeated.kv_heads = grouped.heads;
@@ -130,7 +132,7 @@ TEST_P(KernelProperty, GroupedHeadsEqualRepeatedHeads) {
 }
 
 TEST_P(KernelProperty, DecodingStepEqualsRowOfPrefill) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_plain_problem(dtype());
     p.batch = 1;
     p.causal = true;

@@ -22,37 +22,37 @@ using oracle::RowId;
 using test::cut;
 using test::each_element;
 
+constexpr int kCases = 14;  // a file takes less than 15 s of one core
+
 class SequencesProperty : public KernelProperty {};
 
 // Everything at once: the pass rule, planted keys, gaps that hold NaN and must not be written.
 TEST_P(SequencesProperty, AnyProblemPassesAndStaysInItsTensors) {
-  holds(
-      [] {
-        const AttentionProblem p = any_problem(kernel());
-        RC_LOG() << to_string(p) << "\n";
-        lab::InputSpec spec{.seed = within<std::uint64_t>(0, 1000),
-                            .layout = *rc::gen::element(lab::Layout::bshd, lab::Layout::bhsd),
-                            .row_padding = *rc::gen::element<std::int64_t>(0, 0, 1, 5),
-                            .offset = *rc::gen::element<std::int64_t>(0, 0, 1, 3)};
-        if (p.mask != MaskKind::none && one_in(3)) spec.mask_short = within<std::int64_t>(0, p.seq_kv);
-        lab::Inputs inputs = check(lab::make_inputs(p, spec, cpu()));
-        std::vector<RowId> rows;
-        for (const lab::Plant& plant : inputs.planted()) {
-          if (rows.size() < 24) rows.push_back(plant.row);
-        }
-        lab::Reference reference = rows.empty()
-                                       ? truth_of(inputs.args(), inputs.problem())
-                                       : check(lab::make_reference(inputs.args(), inputs.problem(), rows, 1));
-        RC_ASSERT(lab::poison(inputs).ok());
-        ran(inputs.problem(), inputs.args());
-        RC_ASSERT(beyond_limits(reference, inputs.args(), inputs.problem()) == "");
-        RC_ASSERT(lab::check_guards(inputs).message() == "");
-      },
-      40);
+  holds(kCases, [] {
+    const AttentionProblem p = any_problem(kernel());
+    RC_LOG() << to_string(p) << "\n";
+    lab::InputSpec spec{.seed = within<std::uint64_t>(0, 1000),
+                        .layout = *rc::gen::element(lab::Layout::bshd, lab::Layout::bhsd),
+                        .row_padding = *rc::gen::element<std::int64_t>(0, 0, 1, 5),
+                        .offset = *rc::gen::element<std::int64_t>(0, 0, 1, 3)};
+    if (p.mask != MaskKind::none && one_in(3)) spec.mask_short = within<std::int64_t>(0, p.seq_kv);
+    lab::Inputs inputs = check(lab::make_inputs(p, spec, cpu()));
+    std::vector<RowId> rows;
+    for (const lab::Plant& plant : inputs.planted()) {
+      if (rows.size() < 24) rows.push_back(plant.row);
+    }
+    lab::Reference reference = rows.empty()
+                                   ? truth_of(inputs.args(), inputs.problem())
+                                   : check(lab::make_reference(inputs.args(), inputs.problem(), rows, 1));
+    RC_ASSERT(lab::poison(inputs).ok());
+    ran(inputs.problem(), inputs.args());
+    RC_ASSERT(beyond_limits(reference, inputs.args(), inputs.problem()) == "");
+    RC_ASSERT(lab::check_guards(inputs).message() == "");
+  });
 }
 
 TEST_P(SequencesProperty, BitsDoNotDependOnThreads) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel());
     const lab::Inputs inputs = made(p);
     p = inputs.problem();
@@ -107,7 +107,7 @@ struct Alone {
 };
 
 TEST_P(SequencesProperty, ASequenceHasTheBitsItHasAlone) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel(), {.dropout = false});  // it counts heads of all sequences
     p.batch = within<std::int64_t>(2, 5);
     const lab::Inputs inputs = made(p);
@@ -130,7 +130,7 @@ TEST_P(SequencesProperty, ASequenceHasTheBitsItHasAlone) {
 
 // Values of all other sequences become NaN, and their lengths others.
 TEST_P(SequencesProperty, NeighboursChangeNoBit) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(kernel());
     p.batch = within<std::int64_t>(2, 5);
     const lab::Inputs inputs = made(p);
@@ -180,7 +180,7 @@ TEST_P(SequencesProperty, NeighboursChangeNoBit) {
 
 // A step of a decode, with the keys so far or with a cache that has room for more.
 TEST_P(SequencesProperty, DecodingStepEqualsRowOfPrefill) {
-  holds([] {
+  holds(kCases, [] {
     AttentionProblem p = any_problem(
         kernel(), {.dropout = false, .padding = false, .varlen = false, .paged = kernel().features.lengths});
     p.causal = true;
