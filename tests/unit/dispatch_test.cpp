@@ -110,7 +110,7 @@ TEST(Plan, EnvironmentForcesOneKernelADirection) {
 }
 
 TEST(Plan, NothingSupportsNamesEveryReason) {
-  const Result<Plan> planned = plan(parsed("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f32 dropout_p=0.5"));
+  const Result<Plan> planned = plan(parsed("heads=2 seq_q=16 seq_kv=16 head_dim=8 dtype=f64"));
   ASSERT_FALSE(planned.ok());
   EXPECT_EQ(planned.status().code(), StatusCode::unsupported);
   for (const KernelInfo& kernel : kernels()) {
