@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 
 #include "headwise/attention.h"
@@ -32,7 +33,7 @@ inline std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter,
 
 // Lanes below it are dropped: dropout_p in steps of 1/65536, below 1.
 inline std::uint32_t dropout_threshold(float dropout_p) noexcept {
-  const auto rounded = static_cast<std::uint32_t>(static_cast<double>(dropout_p) * 65536 + 0.5);
+  const auto rounded = static_cast<std::uint32_t>(std::lround(static_cast<double>(dropout_p) * 65536));
   return rounded < 65535U ? rounded : 65535U;
 }
 
