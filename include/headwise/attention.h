@@ -53,9 +53,11 @@ struct AttentionArgs {
   TensorView sinks{};         // f32 [heads]: a logit that joins the denominator
   TensorView cu_seqlens_q{};  // int32 [sequences + 1]: packed rows, then batch is 1
   TensorView cu_seqlens_kv{};
-  TensorView
-      lengths_kv{};        // int32 [batch]: keys in use of each sequence end here; align counts from this end
-  TensorView starts_kv{};  // int32 [batch]: and begin here (left padding); keys keep their places
+  // int32 [batch]: keys in use of each sequence are [starts_kv, lengths_kv), left and right padding being
+  // beside them; without one of the two, from the first key or to the last. Keys keep their places; align
+  // counts from the end.
+  TensorView lengths_kv{};
+  TensorView starts_kv{};
   TensorView block_table{};  // int32 [batch, pages of a sequence]; k and v are [pages, page_size, kv_heads,
                              // head_dim]
   TensorView q_scale{}, k_scale{}, v_scale{};  // quantised dtypes

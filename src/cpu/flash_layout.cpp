@@ -49,7 +49,7 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
       chunks > 1 ? std::min(tiling.tiles(), std::max<std::int64_t>(split_below - 1, 0)) : 0;
   partial_bytes = line_up(static_cast<std::size_t>((shape.output_rows(p) + 2) * row_lanes) * sizeof(float));
   partials_offset = worker_bytes * static_cast<std::size_t>(threads);
-  bytes = partials_offset + partial_bytes * static_cast<std::size_t>(most * chunks);
+  bytes = workspace_total(partials_offset, partial_bytes, most * chunks);
 }
 
 std::int64_t FlashLayout::tiles_per_task(const Tiling& tiling, int threads) const noexcept {

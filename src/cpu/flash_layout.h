@@ -29,6 +29,16 @@ inline constexpr FeatureSet kTiledFeatures{.window = true,
                                            .lengths = true,
                                            .paged = true};
 
+// offset + count * each. Sizes that validate() can count may, padded to tiles or cut into partials, leave 64
+// bits: then more than any machine has, not what is left after wrapping round.
+inline std::size_t workspace_total(std::size_t offset, std::size_t each, std::int64_t count) {
+  constexpr std::size_t kMoreThanAnyMachine = SIZE_MAX / 2;
+  std::size_t end = 0;
+  const bool overflow = __builtin_mul_overflow(each, static_cast<std::size_t>(count), &end) ||
+                        __builtin_add_overflow(end, offset, &end);
+  return overflow || end > kMoreThanAnyMachine ? kMoreThanAnyMachine : end;
+}
+
 // Columns of a row that holds whole vectors of any instruction set: 16 floats.
 constexpr std::int64_t widened_columns(std::int64_t columns) { return (columns + 15) / 16 * 16; }
 

@@ -45,7 +45,8 @@ struct Tiling {
   std::int64_t tiles_per_head = 0;
 
   Tiling(const AttentionProblem& p, std::int64_t rows_of_a_tile)
-      : heads(p.batch * p.kv_heads),
+      : heads(static_cast<std::int64_t>(static_cast<std::uint64_t>(p.batch) *
+                                        static_cast<std::uint64_t>(p.kv_heads))),  // without rows any number
         kv_heads(p.kv_heads),
         rows(Rows(p).count),
         tile_rows(rows_of_a_tile),

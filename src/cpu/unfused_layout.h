@@ -36,17 +36,7 @@ struct UnfusedLayout {
         // The last micro-tile repeats its last key, up to 7 keys too many, before the references
         // and sums take that place: room for 8 more keys serves both.
         tile_bytes(line_up(static_cast<std::size_t>((p.seq_kv + 8) * shape.width()) * sizeof(float))),
-        bytes(total(tiles_offset, tile_bytes, Tiling(p, shape.width()).tiles())) {}
-
-  // Scores that validate() can count may, padded to tiles, leave 64 bits: then more than any machine
-  // has, not what is left after wrapping round.
-  static std::size_t total(std::size_t offset, std::size_t tile_bytes, std::int64_t tiles) {
-    constexpr std::size_t kMoreThanAnyMachine = SIZE_MAX / 2;
-    std::size_t end = 0;
-    const bool overflow = __builtin_mul_overflow(tile_bytes, static_cast<std::size_t>(tiles), &end) ||
-                          __builtin_add_overflow(end, offset, &end);
-    return overflow || end > kMoreThanAnyMachine ? kMoreThanAnyMachine : end;
-  }
+        bytes(workspace_total(tiles_offset, tile_bytes, Tiling(p, shape.width()).tiles())) {}
 };
 
 }  // namespace headwise::cpu

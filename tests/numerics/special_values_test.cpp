@@ -128,6 +128,50 @@ TEST_P(SpecialValues, NoKeysNeedNoMemory) {
   }
 }
 
+// A mask expanded by strides of 0 is the mask it was expanded from, also where causal lets rows of a tile see
+// different keys.
+TEST_P(SpecialValues, MasksExpandedByStrides) {
+  const AttentionProblem problem =
+      problem_of("batch=2 seq_q=200 seq_kv=200 heads=4 kv_heads=2 head_dim=16 causal=1 lse=1");
+  const lab::Inputs inputs = check(lab::make_inputs(problem, {}, cpu()));
+  std::vector<unsigned char> shown(200, 1);
+  const auto bits_with = [&](std::int64_t batch, std::int64_t heads, std::int64_t queries) {
+    AttentionArgs args = inputs.args();
+    args.mask = contiguous(shown.data(), DType::boolean, {batch, heads, queries, 200});
+    args.mask.stride = {0, 0, 0, 1};
+    const AttentionProblem masked = check(make_problem(args, {.causal = true}));
+    EXPECT_TRUE(run_planned(masked, args).ok());
+    return output_bits(args);
+  };
+  ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+  const std::vector<std::byte> unmasked = output_bits(inputs.args());
+  EXPECT_EQ(bits_with(2, 4, 200), unmasked);
+  for (std::size_t j = 0; j < shown.size(); ++j) shown[j] = j % 3 != 0 && (j < 70 || j > 150) ? 1 : 0;
+  const std::vector<std::byte> broadcast = bits_with(1, 1, 1);
+  EXPECT_NE(broadcast, unmasked);
+  EXPECT_EQ(bits_with(2, 4, 200), broadcast);
+  EXPECT_EQ(bits_with(1, 4, 200), broadcast);
+  EXPECT_EQ(bits_with(2, 1, 200), broadcast);
+}
+
+// Scores of 0 under a scale that a cap makes infinite are 0; a cap beyond all scores caps nothing.
+TEST_P(SpecialValues, CapsAtTheEndsOfFloats) {
+  AttentionProblem problem = problem_of("seq_q=20 seq_kv=90 heads=1 head_dim=16 lse=1");
+  const lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+  ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+  const auto first = [&] { return load_element(problem.dtype, inputs.args().out.data, 0); };
+  const double uncapped = first();
+  problem.softcap = std::numeric_limits<float>::max();
+  ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+  EXPECT_NEAR(first(), uncapped, problem.dtype == DType::f32 ? 1e-5 : 1e-2);
+  const TensorView& q = inputs.args().q;
+  for (std::int64_t i = 0; i < q.elements(); ++i) store_element(q.dtype, q.data, i, 0);
+  problem.softcap = 1e-14F;
+  problem.softmax_scale = 1e25F;
+  ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+  EXPECT_TRUE(std::isfinite(first()));
+}
+
 INSTANTIATE_TEST_SUITE_P(Registry, SpecialValues, testing::ValuesIn(forward_kernels()),
                          [](const testing::TestParamInfo<KernelInfo>& info) {
                            return test_name(info.param.id);

@@ -15,7 +15,9 @@ struct LaneRows {
   const unsigned char* row[kMostLanes];  // of key 0; padding lanes repeat lane 0
   DType dtype;
   std::int64_t keys;  // those behind are hidden
-  bool same;          // all lanes read one row
+  bool by_head,
+      by_query;  // whether rows differ by these, which an axis with a stride of 0 does not make them
+  bool same;     // all lanes read one row
 };
 
 // What the features need to know of a tile's lanes.
@@ -36,7 +38,9 @@ inline void find_lane_rows(const TensorView& t, const Rows& rows, const Tile& ti
   const std::int64_t query = t.shape[2] == 1 ? 0 : t.stride[2] * size;
   out.dtype = t.dtype;
   out.keys = t.shape[3];
-  out.same = (head == 0 || rows.group == 1) && query == 0;
+  out.by_head = head != 0 && rows.group > 1;
+  out.by_query = query != 0;
+  out.same = !out.by_head && !out.by_query;
   for (int i = 0; i < lanes; ++i) {
     const std::int64_t r = tile.first_row + (i < tile.rows ? i : 0);
     out.row[i] = t.as<const unsigned char>() + tile.batch * item + rows.head(tile.kv_head, r) * head +
@@ -77,8 +81,8 @@ inline Float load_first(const double* p, int count) {
 template <class T>
 inline Float addends(const LaneRows& from, int lane, std::int64_t key, int count) {
   const std::int64_t left = from.keys - key;
+  if (left <= 0) return broadcast(-__builtin_inff());
   const int there = left < count ? static_cast<int>(left) : count;
-  if (there <= 0) return broadcast(-__builtin_inff());
   const Float x = load_first(reinterpret_cast<const T*>(from.row[lane]) + key, there);
   if (there == count) return x;
   return select(within(broadcast_int(0), lane_numbers(), broadcast_int(there)), x,
@@ -112,11 +116,11 @@ template <class T>
                                            const LaneRanges& lanes, std::int64_t begin, std::int64_t keys,
                                            Sight& out) {
   const Float minus_infinity = broadcast(-__builtin_inff());
-  const bool shared_by_queries = (p.mask_axes & kAxisQueries) == 0;
-  const auto rows = static_cast<int>(tile.rows);
-  const auto group = static_cast<int>(Rows(p).group);
-  const int step = (p.mask_axes & kAxisHeads) == 0 && tile.first_row % group == 0 ? group : 1;
-  const int count = mask.same ? 1 : shared_by_queries && group < rows ? group : rows;
+  const std::int64_t group = Rows(p).group;
+  const int rows = static_cast<int>(tile.rows);
+  const int heads = group < rows ? static_cast<int>(group) : rows;  // that lie side by side in the tile
+  const int step = mask.by_query && !mask.by_head && tile.first_row % group == 0 ? heads : 1;
+  const int count = mask.by_query ? rows : mask.by_head ? heads : 1;
   Mask everything_seen = equal(zero(), zero());
   bool any_seen = false;
   bool hides = false;
@@ -125,11 +129,11 @@ template <class T>
     const Int at = add(lane_numbers(), broadcast_int(static_cast<std::int32_t>(j)));
     const Mask here = within(broadcast_int(0), lane_numbers(), broadcast_int(columns));
     Mask seen = inverse(equal(zero(), zero()));
-    for (int i = 0; i < count; i += shared_by_queries ? 1 : step) {
+    for (int i = 0; i < count; i += step) {
       const Float x = addends<T>(mask, i, begin + j, columns);
       const Mask shown = inverse(equal(x, minus_infinity));
       const Mask in_range =
-          shared_by_queries ? here : within(broadcast_int(lanes.begin[i]), at, broadcast_int(lanes.end[i]));
+          mask.by_query ? within(broadcast_int(lanes.begin[i]), at, broadcast_int(lanes.end[i])) : here;
       seen = either(seen, both(both(shown, in_range), here));
       everything_seen = both(everything_seen, either(equal(x, zero()), inverse(here)));
     }
@@ -194,7 +198,8 @@ inline Float hyperbolic_tangent(Float value) {
 template <int N, bool Capped, bool Alibi>
 [[gnu::noinline]] inline void logits_of(float* s, std::int64_t begin, std::int64_t keys, float scale,
                                         float softcap, const LaneFeatures& lanes, Float (&peak)[N]) {
-  const Float by = broadcast(Capped ? scale / softcap : scale);
+  const float factor = Capped ? scale / softcap : scale;
+  const Float by = broadcast(factor < __FLT_MAX__ ? factor : __FLT_MAX__);  // inf * 0 is NaN
   const Float cap = broadcast(softcap);
   Float slope[N];
   Float place[N];
@@ -266,9 +271,11 @@ inline void transform_scores(const AttentionProblem& p, const LaneFeatures& lane
                              std::int64_t begin, std::int64_t keys, float* s, Float (&peak)[N]) {
   if (makes_logits(p)) {
     const bool alibi = p.alibi != AlibiKind::none;
-    if (p.softcap != 0 && alibi) {
+    // A cap so far off that scores would be subnormal beside it caps nothing.
+    const bool capped = p.softcap != 0 && scale.logit / p.softcap >= __FLT_MIN__;
+    if (capped && alibi) {
       logits_of<N, true, true>(s, begin, keys, scale.logit, p.softcap, lanes, peak);
-    } else if (p.softcap != 0) {
+    } else if (capped) {
       logits_of<N, true, false>(s, begin, keys, scale.logit, p.softcap, lanes, peak);
     } else if (alibi) {
       logits_of<N, false, true>(s, begin, keys, scale.logit, p.softcap, lanes, peak);
