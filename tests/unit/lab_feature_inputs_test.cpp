@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <set>
 #include <string>
@@ -17,8 +16,6 @@
 
 namespace headwise::lab {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Device& cpu() { return **device({}); }
 
@@ -271,9 +268,10 @@ TEST(FeatureInputs, MasksHideKeysBlocksAndRows) {
     ASSERT_EQ(mask.elements(), values.elements());
     std::int64_t hidden = 0, whole_rows = 0, longest_run = 0;
     const std::int64_t rows = mask.elements() / 700;
-    std::set<std::int64_t> patterns;
+    std::set<std::uint64_t> patterns;
     for (std::int64_t row = 0; row < rows; ++row) {
-      std::int64_t run = 0, in_row = 0, pattern = 0;
+      std::int64_t run = 0, in_row = 0;
+      std::uint64_t pattern = 0;
       for (std::int64_t j = 0; j < 700; ++j) {
         const bool seen = mask.as<unsigned char>()[row * 700 + j] == 1;
         const float value = values.as<float>()[row * 700 + j];
@@ -282,7 +280,7 @@ TEST(FeatureInputs, MasksHideKeysBlocksAndRows) {
         run = seen ? 0 : run + 1;
         in_row += seen ? 0 : 1;
         longest_run = std::max(longest_run, run == 700 ? 0 : run);
-        pattern = pattern * 31 + (seen ? j : 0);
+        pattern = pattern * 31 + static_cast<std::uint64_t>(seen ? j : 0);
       }
       hidden += in_row;
       whole_rows += in_row == 700 ? 1 : 0;
