@@ -31,7 +31,7 @@ function wrapped(text, width) {
 // What all rows drawn share, as the page says it in words beside the charts.
 function shared_words(rows) {
   return kFamilyFields.filter(({name}) => rows.every((row) => row[name] === rows[0][name]) && rows[0][name] !== "")
-      .filter(({name}) => ["device", "phase", "mask", "heads_label", "head_dim_label", "dtype_label", "batch", "threads_label", "inputs"].includes(name))
+      .filter(({name}) => ["device", "phase", "mask", "features_label", "heads_label", "head_dim_label", "dtype_label", "batch", "threads_label", "inputs"].includes(name))
       .map((field) => field.word(rows[0][field.name])).join(", ");
 }
 

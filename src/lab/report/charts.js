@@ -74,7 +74,7 @@ function family_note(chosen) {
   const inside = visible_rows().filter((row) => kFamilyFields.every((field) => same_field(field, row, chosen)));
   const left_out = inside.filter((row) => !row.ranked);
   const constant = kFamilyFields.filter((field) => !varying_fields.includes(field) && chosen[field.name] !== "")
-      .filter((field) => ["device", "direction", "phase", "mask", "heads_label", "head_dim_label", "dtype_label", "batch", "threads_label", "inputs"].includes(field.name))
+      .filter((field) => ["device", "direction", "phase", "mask", "features_label", "heads_label", "head_dim_label", "dtype_label", "batch", "threads_label", "inputs"].includes(field.name))
       .map((field) => field.word(chosen[field.name]));
   const parts = [];
   if (constant.length > 0) parts.push(`Same in every case: ${constant.join(", ")}.`);

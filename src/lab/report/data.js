@@ -25,6 +25,20 @@ function mask_label(row) {
   return parts.join(" ");
 }
 
+// What is added to scores or laid out otherwise.
+function features_label(row) {
+  const words = (v) => v.replaceAll("_", " ");
+  return [
+    row.softcap ? `softcap ${row.softcap}` : "",
+    row.alibi_slopes ? `ALiBi ${words(row.alibi_slopes)}` : "",
+    row.sinks ? "sinks" : "",
+    row.bias ? `bias ${row.bias}` : "",
+    row.mask ? `mask ${row.mask}` : "",
+    row.dropout_p ? `dropout ${row.dropout_p}` : "",
+    row.varlen ? "packed" : "",
+  ].filter(Boolean).join(", ");
+}
+
 function phase_label(row) {
   if (row.seq_q === row.seq_kv) return "prefill";
   return row.seq_q === 1 ? "decode" : `${row.seq_q} queries`;
@@ -48,6 +62,7 @@ const kFamilyFields = [
   {name: "direction", title: "Direction", usual: "forward", word: (v) => v},
   {name: "phase", title: "Phase", shape: true, usual: "prefill", word: (v) => v},
   {name: "mask", title: "Mask", shape: true, word: (v) => v},
+  {name: "features_label", title: "Features", shape: true, usual: "", word: (v) => v || "no features"},
   {name: "heads_label", title: "Heads", shape: true, word: (v) => `${v} heads`},
   {name: "head_dim_label", title: "Head dim", shape: true, word: (v) => `d${v}`},
   {name: "dtype_label", title: "Dtype", word: (v) => v},
@@ -142,6 +157,8 @@ function derive(rows) {
     row.kind_label = row.kind === "peer" ? "peers" : "kernels";
     row.library = library_of(row);
     row.overhead_bound = is_overhead_bound(row);
+    row.features_label = features_label(row);
+    row.recorded_mask = row.mask;  // the tensor; `mask` is from here on what causal and windows make
     row.mask = mask_label(row);
     row.phase = phase_label(row);
     row.heads_label = heads_label(row);

@@ -108,7 +108,7 @@ function samples_entry(row) {
 
 function detail_row(row) {
   const entries = page.columns.filter((column) => column.name !== "ranked" && column.name !== "reproduce").map((column) => {
-    const text = format_field(column, row[column.name]);
+    const text = format_field(column, column.name === "mask" ? row.recorded_mask ?? "" : row[column.name]);
     return element("div", {class: text.length > 34 ? "long" : null, title: column.help}, element("dt", {}, column.name), element("dd", {}, text));
   });
   entries.sort((a, b) => b.classList.contains("long") - a.classList.contains("long"));
