@@ -17,18 +17,6 @@ enum class Staging : std::uint8_t {
   tiles,        // bf16: V transposed, K copied where its rows do not fill tiles (cpu/amx/tiles.inl)
 };
 
-// What kernels on the online softmax have: every feature is a part of their skeleton.
-inline constexpr FeatureSet kTiledFeatures{.window = true,
-                                           .softcap = true,
-                                           .alibi = true,
-                                           .sinks = true,
-                                           .bias = true,
-                                           .mask = true,
-                                           .dropout = true,
-                                           .varlen = true,
-                                           .lengths = true,
-                                           .paged = true};
-
 // offset + count * each. Sizes that validate() can count may, padded to tiles or cut into partials, leave 64
 // bits: then more than any machine has, not what is left after wrapping round.
 inline std::size_t workspace_total(std::size_t offset, std::size_t each, std::int64_t count) {

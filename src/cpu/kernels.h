@@ -7,6 +7,17 @@
 
 namespace headwise::cpu {
 
+inline constexpr FeatureSet kEveryFeature{.window = true,
+                                          .softcap = true,
+                                          .alibi = true,
+                                          .sinks = true,
+                                          .bias = true,
+                                          .mask = true,
+                                          .dropout = true,
+                                          .varlen = true,
+                                          .lengths = true,
+                                          .paged = true};
+
 // Best first: plan() takes the first that supports a problem.
 std::span<const Kernel* const> kernels();
 

@@ -55,7 +55,7 @@ std::string_view yields(const AttentionProblem& p) {
 
 }  // namespace
 
-const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits,        kTiledFeatures, kPolicies,
+const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits,        kEveryFeature, kPolicies,
                            workspace_bytes,      amx::flash_run, yields};
 
 }  // namespace headwise::cpu

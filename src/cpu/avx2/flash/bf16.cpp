@@ -49,7 +49,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx2FlashBf16{"cpu/avx2/flash/bf16", kTraits,        kTiledFeatures, kPolicies,
+const Kernel kAvx2FlashBf16{"cpu/avx2/flash/bf16", kTraits,        kEveryFeature, kPolicies,
                             workspace_bytes,       avx2::flash_run};
 
 }  // namespace headwise::cpu

@@ -45,7 +45,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx2FlashF32{"cpu/avx2/flash/f32", kTraits,        kTiledFeatures, kPolicies,
+const Kernel kAvx2FlashF32{"cpu/avx2/flash/f32", kTraits,        kEveryFeature, kPolicies,
                            workspace_bytes,      avx2::flash_run};
 
 }  // namespace headwise::cpu

@@ -44,7 +44,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/)
 
 }  // namespace
 
-const Kernel kAvx2UnfusedBf16{"cpu/avx2/unfused/bf16", kTraits,          kTiledFeatures, kPolicies,
+const Kernel kAvx2UnfusedBf16{"cpu/avx2/unfused/bf16", kTraits,          kEveryFeature, kPolicies,
                               workspace_bytes,         avx2::unfused_run};
 
 }  // namespace headwise::cpu

@@ -43,7 +43,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/)
 
 }  // namespace
 
-const Kernel kAvx2UnfusedF32{"cpu/avx2/unfused/f32", kTraits,          kTiledFeatures, kPolicies,
+const Kernel kAvx2UnfusedF32{"cpu/avx2/unfused/f32", kTraits,          kEveryFeature, kPolicies,
                              workspace_bytes,        avx2::unfused_run};
 
 }  // namespace headwise::cpu

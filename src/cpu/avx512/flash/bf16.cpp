@@ -49,7 +49,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx512FlashBf16{"cpu/avx512/flash/bf16", kTraits,          kTiledFeatures, kPolicies,
+const Kernel kAvx512FlashBf16{"cpu/avx512/flash/bf16", kTraits,          kEveryFeature, kPolicies,
                               workspace_bytes,         avx512::flash_run};
 
 }  // namespace headwise::cpu

@@ -63,7 +63,7 @@ std::string_view yields(const AttentionProblem& p) {
 
 }  // namespace
 
-const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits,           kTiledFeatures, kPolicies,
+const Kernel kAvx512FlashF32{"cpu/avx512/flash/f32", kTraits,           kEveryFeature, kPolicies,
                              workspace_bytes,        avx512::flash_run, yields};
 
 }  // namespace headwise::cpu

@@ -44,7 +44,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
 
 }  // namespace
 
-const Kernel kAvx512MemeffF32{"cpu/avx512/memeff/f32", kTraits,           kTiledFeatures, kPolicies,
+const Kernel kAvx512MemeffF32{"cpu/avx512/memeff/f32", kTraits,           kEveryFeature, kPolicies,
                               workspace_bytes,         avx512::memeff_run};
 
 }  // namespace headwise::cpu

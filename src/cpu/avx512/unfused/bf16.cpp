@@ -45,7 +45,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/)
 
 }  // namespace
 
-const Kernel kAvx512UnfusedBf16{
-    "cpu/avx512/unfused/bf16", kTraits, kTiledFeatures, kPolicies, workspace_bytes, avx512::unfused_run};
+const Kernel kAvx512UnfusedBf16{"cpu/avx512/unfused/bf16", kTraits, kEveryFeature, kPolicies, workspace_bytes,
+                                avx512::unfused_run};
 
 }  // namespace headwise::cpu

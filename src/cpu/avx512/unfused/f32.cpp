@@ -43,7 +43,7 @@ std::size_t workspace_bytes(const AttentionProblem& p, const Policy& /*policy*/)
 
 }  // namespace
 
-const Kernel kAvx512UnfusedF32{"cpu/avx512/unfused/f32", kTraits, kTiledFeatures, kPolicies, workspace_bytes,
+const Kernel kAvx512UnfusedF32{"cpu/avx512/unfused/f32", kTraits, kEveryFeature, kPolicies, workspace_bytes,
                                avx512::unfused_run};
 
 }  // namespace headwise::cpu

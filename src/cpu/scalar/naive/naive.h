@@ -7,6 +7,7 @@
 
 #include "attention/kernel.h"
 #include "core/parallel_for.h"
+#include "cpu/kernels.h"
 #include "cpu/scalar/naive/score.h"
 #include "cpu/schedule.h"
 

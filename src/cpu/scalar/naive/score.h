@@ -9,22 +9,10 @@
 
 #include "attention/dropout.h"
 #include "attention/sequence.h"
-#include "headwise/kernels.h"
 
 namespace headwise::cpu::scalar {
 
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-inline constexpr FeatureSet kEveryFeature{.window = true,
-                                          .softcap = true,
-                                          .alibi = true,
-                                          .sinks = true,
-                                          .bias = true,
-                                          .mask = true,
-                                          .dropout = true,
-                                          .varlen = true,
-                                          .lengths = true,
-                                          .paged = true};
 
 // Rows of queries of all sequences, numbered so that with a causal mask the last see the most keys. The
 // product may only overflow where there are no heads, and then nobody uses it.
