@@ -71,9 +71,6 @@ inline BlockRange block_range(const Band& band, std::int64_t first, std::int64_t
   const KeyRange b = key_range(band, last);
   return {{a.begin, b.end}, {b.begin, a.end}};
 }
-inline BlockRange block_range(const AttentionProblem& p, std::int64_t first, std::int64_t last) noexcept {
-  return block_range(band_of(p), first, last);
-}
 
 enum class BlockKind : std::uint8_t { skipped, masked, full };
 inline BlockKind block_kind(const BlockRange& range, std::int64_t begin, std::int64_t end) noexcept {

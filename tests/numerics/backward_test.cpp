@@ -10,6 +10,7 @@
 #include "lab/verify.h"
 #include "numerics/backward_case.h"
 #include "numerics/cases.h"
+#include "numerics/featured_case.h"
 #include "oracle/oracle.h"
 #include "support/attention_case.h"
 
@@ -56,12 +57,6 @@ AttentionProblem problem_of(DType dtype, const std::string& text) {
   AttentionProblem p = check(parse_problem(text));
   p.dtype = p.kv_dtype = dtype;
   return p;
-}
-
-bool has(const FeatureSet& f, const AttentionProblem& p) {
-  return (p.window_left < 0 || f.window) && (p.softcap == 0 || f.softcap) &&
-         (p.alibi == AlibiKind::none || f.alibi) && (!p.sinks || f.sinks) && (!p.bias || f.bias) &&
-         (p.mask == MaskKind::none || f.mask);
 }
 
 oracle::GradientRows every_row(const AttentionProblem& p) {
@@ -119,7 +114,7 @@ TEST_P(Backward, AgreesWithTruthInEveryFeature) {
         "batch=2 seq_q=20 seq_kv=20 heads=4 kv_heads=2 head_dim=16 mask=additive mask_axes=bq bias=1 sinks=1 "
         "softcap=3 alibi=per_head causal=1"}) {
     const AttentionProblem p = problem_of(dtype(), text);
-    if (!has(GetParam().features, p)) continue;
+    if (!has_features(GetParam().features, p)) continue;
     for (const bool scattered : {false, true}) {
       SCOPED_TRACE(std::string(text) + (scattered ? " scattered" : ""));
       GradientCase c(p, scattered);
@@ -164,7 +159,6 @@ TEST_P(Backward, AgreesWithTruth) {
 }
 
 TEST_P(Backward, AgreesWithTruthOnSequences) {
-  const FeatureSet& f = GetParam().features;
   for (const char* text :
        {"varlen=1 causal=1 align=bottom_right dropout_p=0.25 sinks=1 dsinks=1",
         "varlen=1 alibi=per_batch_head align=top_left bias=1 bias_axes=bhq dbias=1",
@@ -178,9 +172,7 @@ TEST_P(Backward, AgreesWithTruthOnSequences) {
         dtype(), std::string("direction=backward batch=4 seq_q=37 seq_kv=64 heads=4 kv_heads=2 head_dim=24 "
                              "head_dim_v=16 threads=2 ") +
                      text);
-    const bool sequences = (!p.varlen || f.varlen) && (p.page_size == 0 || f.paged) &&
-                           (!(p.lengths || p.starts) || f.lengths) && (p.dropout_p == 0 || f.dropout);
-    if (!sequences || !has(f, p)) continue;
+    if (!has_features(GetParam().features, p)) continue;
     for (const std::int64_t mask_short : {0, 5}) {
       if (mask_short > 0 && p.mask == MaskKind::none) continue;
       SCOPED_TRACE(std::string(text) + ", mask short by " + std::to_string(mask_short));
@@ -267,7 +259,7 @@ TEST_P(Backward, BiasSumsOverAxesThatBroadcast) {
 TEST_P(Backward, WhatNobodySeesGivesZeros) {
   const AttentionProblem p =
       problem_of(dtype(), "seq_q=12 seq_kv=7 heads=2 head_dim=8 causal=1 align=bottom_right sinks=1");
-  if (!has(GetParam().features, p)) GTEST_SKIP() << GetParam().id << " has no sinks";
+  if (!has_features(GetParam().features, p)) GTEST_SKIP() << GetParam().id << " has no sinks";
   GradientCase c(p);  // queries 0 to 4 stand before the first key
   run_both(GetParam(), c.args, c.options);
   const auto clean =
@@ -297,7 +289,7 @@ TEST_P(Backward, WhatNobodySeesGivesZeros) {
 TEST_P(Backward, HiddenKeysAreNotSeen) {
   const AttentionProblem p =
       problem_of(dtype(), "seq_q=9 seq_kv=11 heads=2 head_dim=8 mask=bool mask_axes=b");
-  if (!has(GetParam().features, p)) GTEST_SKIP() << GetParam().id << " has no mask";
+  if (!has_features(GetParam().features, p)) GTEST_SKIP() << GetParam().id << " has no mask";
   GradientCase c(p);
   std::fill(c.boolean.begin(), c.boolean.end(), static_cast<unsigned char>(1));
   c.boolean[4] = 0;
@@ -325,7 +317,7 @@ TEST_P(Backward, SizesOfZeroGiveZeros) {
         "seq_q=4 seq_kv=5 heads=0 kv_heads=2 head_dim=8", "seq_q=4 seq_kv=5 heads=0 kv_heads=0 head_dim=8"}) {
     SCOPED_TRACE(text);
     AttentionProblem p = problem_of(dtype(), text);
-    if (!has(GetParam().features, p)) continue;
+    if (!has_features(GetParam().features, p)) continue;
     GradientCase c(p);
     for (TensorView* t :
          {&c.args.q, &c.args.k, &c.args.v, &c.args.out, &c.args.dout, &c.args.dq, &c.args.dk, &c.args.dv}) {
@@ -362,7 +354,7 @@ TEST_P(Backward, RefusesBadWorkspaceAndForwardKernels) {
 TEST_P(Backward, StaysInsideItsWorkspace) {
   GradientCase c(
       problem_of(dtype(), "batch=2 seq_q=30 seq_kv=41 heads=4 kv_heads=2 head_dim=7 bias=1 sinks=1"));
-  if (!has(GetParam().features, c.p)) GTEST_SKIP() << GetParam().id << " has no bias or no sinks";
+  if (!has_features(GetParam().features, c.p)) GTEST_SKIP() << GetParam().id << " has no bias or no sinks";
   AttentionProblem problem = check(make_problem(c.args, c.options));
   problem.threads = 3;
   const Plan planned = check(plan(problem, {}, GetParam().id));

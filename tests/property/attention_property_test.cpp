@@ -133,7 +133,7 @@ RC_GTEST_PROP(Mask, BlocksAreSkippedOrFullExactlyWhenAllTheirPairsAre, ()) {
       for (std::int64_t j = begin; j < end; ++j) visible += may_see(p, i, j) ? 1 : 0;
     }
     const std::int64_t pairs = (last - first + 1) * (end - begin);
-    const BlockKind kind = block_kind(block_range(p, first, last), begin, end);
+    const BlockKind kind = block_kind(block_range(band_of(p), first, last), begin, end);
     RC_ASSERT((kind == BlockKind::skipped) == (visible == 0));
     RC_ASSERT((kind == BlockKind::full) == (visible == pairs));
   }

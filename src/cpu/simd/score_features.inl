@@ -125,7 +125,7 @@ template <class T>
   bool any_seen = false;
   bool hides = false;
   for (std::int64_t j = 0; j < keys; j += kLanes) {
-    const int columns = keys - j < kLanes ? static_cast<int>(keys - j) : kLanes;
+    const int columns = columns_from(j, keys);
     const Int at = add(lane_numbers(), broadcast_int(static_cast<std::int32_t>(j)));
     const Mask here = within(broadcast_int(0), lane_numbers(), broadcast_int(columns));
     Mask seen = inverse(equal(zero(), zero()));
@@ -160,7 +160,7 @@ inline bool hidden_values_matter(const AttentionArgs& args, const AttentionProbl
     const T* row = args.v.as<const T>() + key_offset(args.v, p, tile.sequence, begin + j, tile.kv_head);
     Float nothing = zero();  // stays 0 unless a value is infinite or NaN
     for (std::int64_t d = 0; d < p.head_dim_v; d += kLanes) {
-      const int columns = p.head_dim_v - d < kLanes ? static_cast<int>(p.head_dim_v - d) : kLanes;
+      const int columns = columns_from(d, p.head_dim_v);
       nothing = fma(load_first(row + d, columns), zero(), nothing);
     }
     if (any(inverse(equal(nothing, nothing)))) return true;
@@ -248,7 +248,7 @@ template <int N, bool Hides>
   for (int n = 0; n < N; ++n) peak[n] = minus_infinity;
   float added[kLanes * kLanes];
   for (std::int64_t j = 0; j < keys; j += kLanes) {
-    const int columns = keys - j < kLanes ? static_cast<int>(keys - j) : kLanes;
+    const int columns = columns_from(j, keys);
     for (int n = 0; n < N; ++n) {
       if (n == 0 || !from.same)
         HEADWISE_FOR_ADDENDS(from.dtype, addends_by_key, from, n * kLanes, begin + j, columns, added);

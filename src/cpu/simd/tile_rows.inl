@@ -41,9 +41,9 @@ inline Scale scale_of(const AttentionProblem& p) {
   return {sign, log2 < __FLT_MAX__ ? log2 : __FLT_MAX__, positive, 1};  // inf * 0 is NaN
 }
 
-// Columns are moved by squares of kLanes; the last one may be narrower.
-inline int columns_from(std::int64_t d, std::int64_t head_dim) {
-  return head_dim - d < kLanes ? static_cast<int>(head_dim - d) : kLanes;
+// Columns, or keys, are moved by squares of kLanes; the last one may be narrower.
+inline int columns_from(std::int64_t first, std::int64_t count) {
+  return count - first < kLanes ? static_cast<int>(count - first) : kLanes;
 }
 
 // a / b, b with a finite reciprocal: one step of correction gives what a division would, for two
