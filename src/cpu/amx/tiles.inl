@@ -12,11 +12,22 @@ constexpr Staging kStaging = Staging::tiles;
 // Keys of a step of the second product; pairs of keys (and of columns) are one dword.
 constexpr std::int64_t kStep = 32;
 
+// Matrix tiles take subnormals for zero and give none; in a scope vectors do the same, so that weights below
+// 2^-126 cost neither a comparison each nor an assist.
 struct ProductScope {
-  ProductScope() { configure_tiles(); }
+  ProductScope() : control_(_mm_getcsr()) {
+    _mm_setcsr(control_ | _MM_FLUSH_ZERO_ON | 0x40U);  // 0x40: denormals are zeros
+    configure_tiles();
+  }
   ProductScope(const ProductScope&) = delete;
   ProductScope& operator=(const ProductScope&) = delete;
-  ~ProductScope() { release_tiles(); }
+  ~ProductScope() {
+    release_tiles();
+    _mm_setcsr(control_);
+  }
+
+ private:
+  unsigned control_;
 };
 
 struct Staged {
@@ -76,18 +87,14 @@ inline void transpose_values(const TensorView& v, const AttentionProblem& p, con
   }
 }
 
+// K beside V^T that is there already: `values` has `v_stride` keys a row and begins with the first of `keys`.
 template <class T>
-inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
-                    std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
-  const std::int64_t rows = keys.end - keys.begin;
-  const std::int64_t v_stride = transposed_stride(rows);
-  auto* own_v = reinterpret_cast<T*>(scratch);
-  T* tail = own_v + tile_rows(p.head_dim_v) * v_stride;
-  transpose_values(args.v, p, sequence, kv_head, keys, own_v, v_stride);
-  const bool one_run = run_end(p, sequence, keys.begin, keys.end) == keys.end;
-  if (p.head_dim % 32 == 0 && one_run) {
+inline Staged stage_beside(const T* values, std::int64_t v_stride, const AttentionArgs& args,
+                           const AttentionProblem& p, const Sequence& sequence, std::int64_t kv_head,
+                           KeyRange keys, T* tail) {
+  if (p.head_dim % 32 == 0 && run_end(p, sequence, keys.begin, keys.end) == keys.end) {
     const T* k = args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head);
-    return {k, args.k.stride[1], keys.end, own_v, v_stride, tail, keys.begin};
+    return {k, args.k.stride[1], keys.end, values, v_stride, tail, keys.begin};
   }
   // Rows that do not fill tiles: what stands behind them is somebody else's.
   const std::int64_t k_stride = tile_columns(p.head_dim);
@@ -98,7 +105,17 @@ inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const 
     copy_rows(args.k.as<const T>() + key_offset(args.k, p, sequence, key, kv_head), args.k.stride[1],
               end - key, p.head_dim, own_k + (key - keys.begin) * k_stride, k_stride);
   }
-  return {own_k, k_stride, keys.end, own_v, v_stride, tail, keys.begin};
+  return {own_k, k_stride, keys.end, values, v_stride, tail, keys.begin};
+}
+
+template <class T>
+inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
+                    std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
+  const std::int64_t v_stride = transposed_stride(keys.end - keys.begin);
+  auto* own_v = reinterpret_cast<T*>(scratch);
+  transpose_values(args.v, p, sequence, kv_head, keys, own_v, v_stride);
+  return stage_beside<T>(own_v, v_stride, args, p, sequence, kv_head, keys,
+                         own_v + tile_rows(p.head_dim_v) * v_stride);
 }
 
 // V of keys [begin, begin + keys) of the staged ones, with zeros for those that `seen` has as 0.
@@ -114,11 +131,6 @@ inline Staged visible_values(const Staged& from, std::int64_t begin, std::int64_
   }
   return {nullptr, 0, 0, v, stride, from.tail, begin};
 }
-
-// Staging has just read the values.
-template <int N>
-inline void expect_values(const Staged& /*from*/, std::int64_t /*begin*/, std::int64_t /*keys*/,
-                          std::int64_t /*head_dim_v*/) {}
 
 // Sums (A x N of them) are tiles 0 to 3, row-major. With two columns: rows 4 and 5, columns 6 and 7. With
 // one: column 4, rows 5 to 7 in turn.
@@ -199,60 +211,11 @@ inline void score_tiles(const Staged& from, std::int64_t begin, std::int64_t j, 
 // Rows behind the last key, up to the tile's end, are of no meaning.
 template <int N>
 inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, const float* q,
-                   std::int64_t head_dim, float* s, Float (&peak)[N]) {
+                   std::int64_t head_dim, float* s) {
   constexpr std::int64_t kMost = std::int64_t{kTileHeight} * kRowTiles<N>;
   std::int64_t j = 0;
-  for (; j + kMost <= keys; j += kMost) {
-    score_tiles<N, kRowTiles<N>>(from, begin, j, q, head_dim, s);
-    for (std::int64_t i = j; i < j + kMost; ++i) {
-      for (int n = 0; n < N; ++n) peak[n] = maximum(load(s + (i * N + n) * kLanes), peak[n]);
-    }
-  }
-  for (; j < keys; j += kTileHeight) {
-    score_tiles<N, 1>(from, begin, j, q, head_dim, s);
-    const std::int64_t end = j + kTileHeight < keys ? j + kTileHeight : keys;
-    for (std::int64_t i = j; i < end; ++i) {
-      for (int n = 0; n < N; ++n) peak[n] = maximum(load(s + (i * N + n) * kLanes), peak[n]);
-    }
-  }
-}
-
-// exp2_nonpositive() for weights that are rounded to bf16 (2^-9) anyway: degree 3, 9e-5.
-inline Float exp2_for_bfloat16(Float t) {
-  const Float f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  Float p = broadcast(0x1.3bab6p-4F);
-  p = fma(p, f, broadcast(0x1.d23724p-3F));
-  p = fma(p, f, broadcast(0x1.63e65ep-1F));
-  p = fma(p, f, broadcast(1.0F));
-  return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(t, broadcast(-126.0F), _CMP_NLT_UQ), p, t);
-}
-
-// P^T = 2^(scale * (S^T - reference)) in place, added to `sum`: rows 2r and 2r + 1 become row r, their
-// weights rounded to bf16 (halves up: ties are one in 65,536) in the lower and upper halves of a dword. Zeros
-// up to whole steps.
-template <int N>
-inline void exponentials(float* s, std::int64_t keys, Float scale, const Float (&reference)[N],
-                         Float (&sum)[N]) {
-  constexpr int kWidth = kLanes * N;
-  const Int half = _mm512_set1_epi32(0x8000);
-  for (std::int64_t j = 0; j < keys; j += 2) {
-    for (int n = 0; n < N; ++n) {
-      const float* cell = s + j * kWidth + n * kLanes;
-      const Float even = exp2_for_bfloat16(multiply(subtract(load(cell), reference[n]), scale));
-      Float odd = zero();
-      if (j + 1 < keys) {
-        odd = exp2_for_bfloat16(multiply(subtract(load(cell + kWidth), reference[n]), scale));
-      }
-      sum[n] = add(sum[n], add(even, odd));
-      const Int low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(even), half), 16);
-      const Int high = _mm512_add_epi32(_mm512_castps_si512(odd), half);
-      const Int pair = _mm512_mask_mov_epi16(high, 0x55555555U, low);
-      _mm512_storeu_si512(s + j / 2 * kWidth + n * kLanes, pair);
-    }
-  }
-  for (std::int64_t r = (keys + 1) / 2; r < tile_columns(keys) / 2; ++r) {
-    for (int n = 0; n < N; ++n) store(s + r * kWidth + n * kLanes, zero());
-  }
+  for (; j + kMost <= keys; j += kMost) score_tiles<N, kRowTiles<N>>(from, begin, j, q, head_dim, s);
+  for (; j < keys; j += kTileHeight) score_tiles<N, 1>(from, begin, j, q, head_dim, s);
 }
 
 // Keys behind the last one have weights of 0, but what is staged of them for other tiles may not be finite.
@@ -288,33 +251,21 @@ inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p
   store_sums<N, Count>(o);
 }
 
-// O^T = factor * O^T + V^T P^T over keys [begin, begin + keys) of the staged ones. `factor` is null where O^T
-// is still empty.
+// O^T += V^T P^T over keys [begin, begin + keys) of the staged ones; `empty`: O^T is 0 so far.
 template <int N>
 inline void values(const Staged& from, std::int64_t begin, std::int64_t keys, const float* p,
-                   std::int64_t head_dim_v, const float* factor, float* o) {
+                   std::int64_t head_dim_v, bool empty, float* o) {
   constexpr int kWidth = kLanes * N;
   const std::int64_t rows = tile_rows(head_dim_v);
-  if (factor != nullptr) {
-    for (int n = 0; n < N; ++n) {
-      const Float by = load(factor + n * kLanes);
-      if (equal(by, broadcast(1.0F)) == 0xFFFF) continue;  // most blocks raise no maximum
-      for (std::int64_t d = 0; d < rows; ++d) {
-        float* cell = o + d * kWidth + n * kLanes;
-        store(cell, multiply(load(cell), by));
-      }
-    }
-  }
   const bfloat16* v = from.v + (begin - from.first);
   constexpr std::int64_t kMost = std::int64_t{kTileHeight} * kRowTiles<N>;
   std::int64_t d = 0;
   for (; d + kMost <= rows; d += kMost) {
-    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, factor == nullptr,
+    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, empty,
                                  o + d * kWidth);
   }
   for (; d < rows; d += kTileHeight) {
-    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, factor == nullptr,
-                      o + d * kWidth);
+    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, empty, o + d * kWidth);
   }
 }
 

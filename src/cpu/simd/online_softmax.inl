@@ -1,22 +1,6 @@
 // The online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867) of one tile over a range of keys, block
 // by block: scores, mask, maximum, exponentials, values.
 
-// State of a tile's lanes: `reference` = maximum of the raw scores, -inf before the first key; `sum` = sum
-// of exp(scale * (score - reference)), 0 before the first key.
-struct Partial {
-  float* o;          // [head_dim_v][lanes]
-  float* reference;  // [lanes]
-  float* sum;        // [lanes]
-};
-
-// A worker's memory for one tile at a time.
-struct BlockScratch {
-  float* s;                // block_kv * lanes scores
-  float* factor;           // a value a lane
-  unsigned char* staged;   // K and V of a block, or of a chunk
-  unsigned char* visible;  // V of a block without hidden keys
-};
-
 // Partial of a tile over `keys`, cut into blocks at multiples of block_kv from the sequence's first key.
 // Overwrites `to`. `ready`: the keys staged already, for several tiles; null: each block is staged here,
 // while it is in the caches.

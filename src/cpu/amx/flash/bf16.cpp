@@ -25,7 +25,9 @@ using Element = bfloat16;
 #include "cpu/amx/pack_queries.inl"
 #include "cpu/simd/score_features.inl"
 #include "cpu/simd/dropout.inl"
-#include "cpu/simd/online_softmax.inl"
+#include "cpu/simd/partial.inl"
+#include "cpu/amx/weights.inl"
+#include "cpu/amx/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
 }  // namespace
@@ -43,7 +45,7 @@ constexpr Traits kTraits{.algorithm = "flash",
                          .kv_chunk = amx::kFlashChunk};
 // 8 tiles of 32 rows for one V transposed; block_kv 256: O^T is rescaled at most twice a chunk, and S^T of 32
 // KB stays in an L1 of 48 KB.
-constexpr Policy kPolicies[] = {{"q256_kv256", 256, 256}, {"q256_kv128", 256, 128}, {"q128_kv256", 128, 256}};
+constexpr Policy kPolicies[] = {{"q256_kv256", 256, 256}, {"q256_kv512", 256, 512}, {"q128_kv256", 128, 256}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
   return FlashLayout(p, policy, amx::kShape, amx::kFlashChunk, p.threads).bytes;

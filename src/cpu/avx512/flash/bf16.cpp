@@ -24,6 +24,7 @@ using Element = bfloat16;
 #include "cpu/simd/pack_queries.inl"
 #include "cpu/simd/score_features.inl"
 #include "cpu/simd/dropout.inl"
+#include "cpu/simd/partial.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
