@@ -10,10 +10,9 @@ std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t ke
   if (staging == Staging::widened || (staging == Staging::as_they_lie && paged)) {
     bytes = keys * (widened_columns(p.head_dim) + widened_columns(p.head_dim_v)) * 4;
   } else if (staging == Staging::tiles) {
-    // K: all rows where they do not fill tiles, or do not lie one after the other.
-    const std::int64_t k_rows = p.head_dim % 32 == 0 && !paged ? 0 : keys;
+    // V^T, and K where its rows do not fill tiles, do not lie one after the other or are read by many tiles.
     bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + tail_elements(p.head_dim) +
-             k_rows * tile_columns(p.head_dim)) *
+             keys * tile_columns(p.head_dim)) *
             2;
   }
   return line_up(static_cast<std::size_t>(bytes));
@@ -49,7 +48,12 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
       chunks > 1 ? std::min(tiling.tiles(), std::max<std::int64_t>(split_below - 1, 0)) : 0;
   partial_bytes = line_up(static_cast<std::size_t>((shape.output_rows(p) + 2) * row_lanes) * sizeof(float));
   partials_offset = worker_bytes * static_cast<std::size_t>(threads);
-  bytes = workspace_total(partials_offset, partial_bytes, most * chunks);
+  packed_offset = workspace_total(partials_offset, partial_bytes, most * chunks);
+  bytes = packed_offset;
+  if (shape.staging != Staging::tiles || tiling.tiles_per_head <= 1) return;
+  packed_stride = transposed_stride(std::min(p.seq_kv, chunk));
+  packed_bytes = static_cast<std::size_t>(tile_rows(p.head_dim_v) * packed_stride * 2);
+  bytes = workspace_total(packed_offset, packed_bytes, tiling.heads * chunks);
 }
 
 std::int64_t FlashLayout::tiles_per_task(const Tiling& tiling, int threads) const noexcept {

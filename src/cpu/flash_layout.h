@@ -63,13 +63,13 @@ struct KernelShape {
   [[nodiscard]] std::size_t visible_bytes(const AttentionProblem& p, std::int64_t keys) const;
 };
 
-// [worker 0][worker 1]...[partials: tile-major, chunk-minor]. A worker holds what is staged, V as far as a
-// mask shows it, its blocks (scores, factors, one chunk's partial) and, for each tile of its task, Q^T and
-// the running partial.
+// [worker 0][worker 1]...[partials: tile-major, chunk-minor][V^T: head-major, chunk-minor]. A worker holds
+// what is staged, V as far as a mask shows it, its blocks (scores, factors, one chunk's partial) and, for
+// each tile of its task, Q^T and the running partial.
 struct FlashLayout {
   // A super-block of 192 rows (4 tiles of 48 on AVX-512) reads a chunk of K and V (head_dim 64: 256 KB,
   // within an L2 of 1 MB) four times for one trip to L3; more gains nothing and unbalances threads.
-  static constexpr int kTilesPerTask = 8;
+  static constexpr int kTilesPerTask = 16;
 
   std::size_t visible_offset = 0;
   std::size_t floats_offset = 0;
@@ -79,6 +79,9 @@ struct FlashLayout {
   std::int64_t lanes = 1;
   std::size_t partials_offset = 0;
   std::size_t partial_bytes = 0;
+  std::size_t packed_offset = 0;  // V^T of all heads, a chunk after the other: where Staging::tiles shares it
+  std::size_t packed_bytes = 0;   // of a chunk
+  std::int64_t packed_stride = 0;
   std::size_t bytes = 0;
   std::int64_t split_below = 0;  // split where there are fewer tiles than this, and several chunks
 

@@ -12,11 +12,11 @@ constexpr Staging kStaging = Staging::tiles;
 // Keys of a step of the second product; pairs of keys (and of columns) are one dword.
 constexpr std::int64_t kStep = 32;
 
-// Matrix tiles take subnormals for zero and give none; in a scope vectors do the same, so that weights below
-// 2^-126 cost neither a comparison each nor an assist.
+// Matrix tiles give no subnormals; in a scope vectors give none either, so that weights below 2^-126 cost neither
+// a comparison each nor an assist. Vectors still take them: a scale may be one.
 struct ProductScope {
   ProductScope() : control_(_mm_getcsr()) {
-    _mm_setcsr(control_ | _MM_FLUSH_ZERO_ON | 0x40U);  // 0x40: denormals are zeros
+    _mm_setcsr(control_ | _MM_FLUSH_ZERO_ON);
     configure_tiles();
   }
   ProductScope(const ProductScope&) = delete;
@@ -47,8 +47,10 @@ inline Int load_halves(const bfloat16* p, std::int64_t count) {
 // Rows of 32 columns at a time, zeros behind `columns`.
 inline void copy_rows(const bfloat16* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
                       bfloat16* to, std::int64_t to_stride) {
+  constexpr std::int64_t kAhead = 16;  // rows asked for; past the end of a tensor in vain, which is no error
   for (std::int64_t j = 0; j < rows; ++j) {
     for (std::int64_t d = 0; d < columns; d += 32) {
+      prefetch(from + (j + kAhead) * from_stride + d);
       _mm512_storeu_si512(to + j * to_stride + d, load_halves(from + j * from_stride + d, columns - d));
     }
   }
@@ -88,11 +90,14 @@ inline void transpose_values(const TensorView& v, const AttentionProblem& p, con
 }
 
 // K beside V^T that is there already: `values` has `v_stride` keys a row and begins with the first of `keys`.
+// Many tiles read a copy of K: rows of a head lie pages apart where many heads interleave.
 template <class T>
 inline Staged stage_beside(const T* values, std::int64_t v_stride, const AttentionArgs& args,
                            const AttentionProblem& p, const Sequence& sequence, std::int64_t kv_head,
-                           KeyRange keys, T* tail) {
-  if (p.head_dim % 32 == 0 && run_end(p, sequence, keys.begin, keys.end) == keys.end) {
+                           KeyRange keys, T* tail, bool many_tiles) {
+  const bool apart = args.k.stride[1] != p.head_dim;
+  if (p.head_dim % 32 == 0 && run_end(p, sequence, keys.begin, keys.end) == keys.end &&
+      !(many_tiles && apart)) {
     const T* k = args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head);
     return {k, args.k.stride[1], keys.end, values, v_stride, tail, keys.begin};
   }
@@ -115,7 +120,7 @@ inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const 
   auto* own_v = reinterpret_cast<T*>(scratch);
   transpose_values(args.v, p, sequence, kv_head, keys, own_v, v_stride);
   return stage_beside<T>(own_v, v_stride, args, p, sequence, kv_head, keys,
-                         own_v + tile_rows(p.head_dim_v) * v_stride);
+                         own_v + tile_rows(p.head_dim_v) * v_stride, false);
 }
 
 // V of keys [begin, begin + keys) of the staged ones, with zeros for those that `seen` has as 0.

@@ -41,6 +41,10 @@ inline void merge(std::int64_t head_dim_v, Scale scale, const Partial& from, con
   }
 }
 
+struct FlashCall;
+// K and V of keys for all tiles of a task, that of `tile` among them.
+inline Staged share_staged(const FlashCall& call, const Tile& tile, KeyRange keys, int worker);
+
 struct FlashCall {
   const AttentionArgs& args;
   const AttentionProblem& p;
@@ -51,6 +55,7 @@ struct FlashCall {
   std::int64_t tiles_per_task;
   std::int64_t chunks;
   unsigned char* workspace;
+  Staged (*share)(const FlashCall&, const Tile&, KeyRange, int) = share_staged;
 
   unsigned char* staged(int worker) const {
     return workspace + static_cast<std::size_t>(worker) * layout.worker_bytes;
@@ -66,6 +71,10 @@ struct FlashCall {
                                     static_cast<std::size_t>(tile * chunks + chunk) * layout.partial_bytes);
   }
 };
+
+inline Staged share_staged(const FlashCall& call, const Tile& tile, KeyRange keys, int worker) {
+  return stage<Element>(call.args, call.p, tile.sequence, tile.kv_head, keys, call.staged(worker));
+}
 
 // Marks a partial that holds nothing yet.
 inline void clear(const Partial& partial, int lanes) {
@@ -139,13 +148,12 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   }
   for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
     Staged shared{};
-    const bool share = one_head && count > 1;
+    const bool share = one_head && (count > 1 || call.share != share_staged);
     if (share) {
       const Tile& tile = member[0].tile;
       const std::int64_t origin = tile.band.keys.begin;
-      shared = stage<Element>(call.args, call.p, tile.sequence, tile.kv_head,
-                              keys_of_chunk(tile, {origin + all.begin, origin + all.end}, chunk),
-                              call.staged(worker));
+      const KeyRange keys = keys_of_chunk(tile, {origin + all.begin, origin + all.end}, chunk);
+      shared = call.share(call, tile, keys, worker);
     }
     for (int i = 0; i < count; ++i) {
       auto& m = member[i];
@@ -201,7 +209,7 @@ inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/
   HEADWISE_FOR_WIDTH(vectors, write_rows, call.args, call.p, tile, to.o, call.scale, to.reference, to.sum);
 }
 
-inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
+inline FlashCall flash_call(const AttentionArgs& args, const RunContext& context) {
   const AttentionProblem& p = context.problem;
   FlashCall call{args,
                  p,
@@ -212,15 +220,30 @@ inline Status flash_run(const AttentionArgs& args, const RunContext& context) no
                  1,
                  (p.seq_kv + kFlashChunk - 1) / kFlashChunk,
                  static_cast<unsigned char*>(context.workspace.data)};
+  call.tiles_per_task = call.layout.tiles_per_task(call.tiling, context.threads);
+  return call;
+}
+
+inline void run_tasks(FlashCall& call, const RunContext& context) {
+  const std::int64_t tasks = call.tiling.tasks(call.tiles_per_task);
+  core::parallel_for(tasks, context.threads, flash_task, &call, context.executor);
+}
+
+// Few tiles: a chunk of one is a task.
+inline void run_split(FlashCall& call, const RunContext& context) {
+  const std::int64_t tiles = call.tiling.tiles();
+  core::parallel_for(tiles * call.chunks, context.threads, flash_split_task, &call, context.executor);
+  core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);
+}
+
+inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
+  FlashCall call = flash_call(args, context);
   const std::int64_t tiles = call.tiling.tiles();
   if (tiles == 0) return {};
   if (call.layout.split(tiles, call.chunks)) {
-    core::parallel_for(tiles * call.chunks, context.threads, flash_split_task, &call, context.executor);
-    core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);
-    return {};
+    run_split(call, context);
+  } else {
+    run_tasks(call, context);
   }
-  call.tiles_per_task = call.layout.tiles_per_task(call.tiling, context.threads);
-  const std::int64_t tasks = call.tiling.tasks(call.tiles_per_task);
-  core::parallel_for(tasks, context.threads, flash_task, &call, context.executor);
   return {};
 }

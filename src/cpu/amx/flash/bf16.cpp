@@ -29,6 +29,7 @@ using Element = bfloat16;
 #include "cpu/amx/weights.inl"
 #include "cpu/amx/online_softmax.inl"
 #include "cpu/simd/flash.inl"
+#include "cpu/amx/packed_values.inl"
 // clang-format on
 }  // namespace
 }  // namespace headwise::cpu::amx
@@ -45,7 +46,7 @@ constexpr Traits kTraits{.algorithm = "flash",
                          .kv_chunk = amx::kFlashChunk};
 // 8 tiles of 32 rows for one V transposed; block_kv 256: O^T is rescaled at most twice a chunk, and S^T of 32
 // KB stays in an L1 of 48 KB.
-constexpr Policy kPolicies[] = {{"q256_kv256", 256, 256}, {"q256_kv512", 256, 512}, {"q128_kv256", 128, 256}};
+constexpr Policy kPolicies[] = {{"q512_kv256", 512, 256}, {"q256_kv256", 256, 256}, {"q512_kv512", 512, 512}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
   return FlashLayout(p, policy, amx::kShape, amx::kFlashChunk, p.threads).bytes;
@@ -58,6 +59,6 @@ std::string_view yields(const AttentionProblem& p) {
 }  // namespace
 
 const Kernel kAmxFlashBf16{"cpu/amx/flash/bf16", kTraits,        kEveryFeature, kPolicies,
-                           workspace_bytes,      amx::flash_run, yields};
+                           workspace_bytes,      amx::run_packed, yields};
 
 }  // namespace headwise::cpu
