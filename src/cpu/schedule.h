@@ -26,6 +26,30 @@ struct Rows {
   }
 };
 
+// Row after row without a division each: 20 to 40 cycles, as much as packing it takes.
+struct RowCursor {
+  std::int64_t group;
+  std::int64_t token;
+  std::int64_t head;  // query head
+
+  RowCursor(const Rows& rows, std::int64_t kv_head, std::int64_t row) noexcept
+      : group(rows.group),
+        token(rows.token(row)),
+        head(rows.head(kv_head, row)),
+        last_(kv_head * group + group - 1) {}
+  void next() noexcept {
+    if (head != last_) {
+      ++head;
+    } else {
+      head -= group - 1;
+      ++token;
+    }
+  }
+
+ private:
+  std::int64_t last_;
+};
+
 // A tile: up to `tile_rows` neighbouring rows of one (batch, kv head), the unit of the micro-kernels. None
 // where its sequence is shorter than the longest.
 struct Tile {

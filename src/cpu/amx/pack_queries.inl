@@ -15,17 +15,20 @@ template <int N>
 inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float factor,
                          float* q) {
   constexpr int kWidth = kLanes * N;
-  const Rows rows(p);
+  RowCursor at(Rows(p), tile.kv_head, tile.first_row);
   for (int n = 0; n < N; ++n) {
+    const Element* source[kLanes];
+    for (int i = 0; i < kLanes; ++i, at.next()) {
+      source[i] = n * kLanes + i < tile.rows
+                      ? args.q.as<const Element>() + query_offset(args.q, tile.sequence, at.token, at.head)
+                      : nullptr;
+    }
     for (std::int64_t d = 0; d < p.head_dim; d += kStep) {
       Float x[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        const std::int64_t r = tile.first_row + n * kLanes + i;
         x[i] = zero();
-        if (n * kLanes + i >= tile.rows) continue;
-        const Element* row = args.q.as<const Element>() +
-                             query_offset(args.q, tile.sequence, rows.token(r), rows.head(tile.kv_head, r));
-        x[i] = _mm512_castsi512_ps(scaled_halves(load_halves(row + d, p.head_dim - d), factor));
+        if (source[i] == nullptr) continue;
+        x[i] = _mm512_castsi512_ps(scaled_halves(load_halves(source[i] + d, p.head_dim - d), factor));
       }
       transpose(x);
       for (int i = 0; i < kLanes; ++i) store(q + (d / 2 + i) * kWidth + n * kLanes, x[i]);

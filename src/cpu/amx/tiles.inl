@@ -12,8 +12,8 @@ constexpr Staging kStaging = Staging::tiles;
 // Keys of a step of the second product; pairs of keys (and of columns) are one dword.
 constexpr std::int64_t kStep = 32;
 
-// Matrix tiles give no subnormals; in a scope vectors give none either, so that weights below 2^-126 cost neither
-// a comparison each nor an assist. Vectors still take them: a scale may be one.
+// Matrix tiles give no subnormals; in a scope vectors give none either, so that weights below 2^-126 cost
+// neither a comparison each nor an assist. Vectors still take them: a scale may be one.
 struct ProductScope {
   ProductScope() : control_(_mm_getcsr()) {
     _mm_setcsr(control_ | _MM_FLUSH_ZERO_ON);

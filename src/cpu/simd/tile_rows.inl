@@ -60,9 +60,9 @@ inline void join_sinks(const AttentionArgs& args, const Rows& rows, const Tile& 
                        Float reference, Float& total, Float& factor) {
   constexpr float kLog2e = 1.44269504F;
   float sinks[kLanes] = {};
-  for (int i = 0; i < kLanes && first + i < tile.rows; ++i) {
-    const std::int64_t head = rows.head(tile.kv_head, tile.first_row + first + i);
-    sinks[i] = args.sinks.as<const float>()[head * args.sinks.stride[0]];
+  RowCursor at(rows, tile.kv_head, tile.first_row + first);
+  for (int i = 0; i < kLanes && first + i < tile.rows; ++i, at.next()) {
+    sinks[i] = args.sinks.as<const float>()[at.head * args.sinks.stride[0]];
   }
   const Float sink = load(sinks);
   const Float logit = multiply(reference, broadcast(scale.natural));
@@ -83,13 +83,12 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
   const Rows rows(p);
   // 1 / dropout_scale(), exact: kept weights are scaled here.
   const Float kept_share = broadcast(1.0F - static_cast<float>(dropout_threshold(p.dropout_p)) / 65536.0F);
+  RowCursor at(rows, tile.kv_head, tile.first_row);
   for (int n = 0; n < N; ++n) {
     Element* target[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      const std::int64_t r = tile.first_row + n * kLanes + i;
+    for (int i = 0; i < kLanes; ++i, at.next()) {
       target[i] = n * kLanes + i < tile.rows
-                      ? args.out.as<Element>() +
-                            query_offset(args.out, tile.sequence, rows.token(r), rows.head(tile.kv_head, r))
+                      ? args.out.as<Element>() + query_offset(args.out, tile.sequence, at.token, at.head)
                       : nullptr;
     }
     Float total = load(sum + n * kLanes);
@@ -117,11 +116,10 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
     }
   }
   if (!args.lse.present()) return;
-  for (std::int64_t i = 0; i < tile.rows; ++i) {
-    const std::int64_t r = tile.first_row + i;
-    args.lse.as<float>()[tile.sequence.item_q * args.lse.stride[0] +
-                         rows.head(tile.kv_head, r) * args.lse.stride[1] +
-                         (tile.sequence.row_q + rows.token(r)) * args.lse.stride[2]] =
+  RowCursor row(rows, tile.kv_head, tile.first_row);
+  for (std::int64_t i = 0; i < tile.rows; ++i, row.next()) {
+    args.lse.as<float>()[tile.sequence.item_q * args.lse.stride[0] + row.head * args.lse.stride[1] +
+                         (tile.sequence.row_q + row.token) * args.lse.stride[2]] =
         log_sum_exp(reference[i], scale.natural, sum[i]);
   }
 }
@@ -133,15 +131,15 @@ struct LaneRanges {
 };
 inline void lane_ranges(const AttentionProblem& p, const Tile& tile, int lanes, std::int64_t first_key,
                         std::int64_t keys, LaneRanges& out) {
-  const Rows rows(p);
+  RowCursor row(Rows(p), tile.kv_head, tile.first_row);
+  std::int64_t token = -1;
   KeyRange range{};
-  for (int i = 0; i < lanes; ++i) {
+  for (int i = 0; i < lanes; ++i, row.next()) {
     if (i >= tile.rows) {
       out.begin[i] = out.end[i] = 0;
       continue;
     }
-    const std::int64_t r = tile.first_row + i;
-    if (i == 0 || r % rows.group == 0) range = key_range(tile.band, rows.token(r));
+    if (row.token != token) range = key_range(tile.band, token = row.token);
     const std::int64_t begin = range.begin - first_key;
     const std::int64_t end = range.end - first_key;
     out.begin[i] = static_cast<std::int32_t>(begin < 0 ? 0 : begin > keys ? keys : begin);
