@@ -116,21 +116,25 @@ inline void fix_keys(const TensorView& k, const AttentionProblem& p, const Seque
   }
 }
 
-// What a row of V is multiplied with to become integers: 0 where it is not finite.
+// What a row of V is multiplied with to become integers: by its largest finite element. Others become zeros
+// there, and `special` says so.
 inline float fix_scale(const Element* row, std::int64_t columns, float& scale, float& special) {
   Int most = broadcast_int(0);
+  Mask finite = equal(zero(), zero());
   for (std::int64_t d = 0; d < columns; d += kLanes) {
     const Float x = magnitude(load_first(row + d, columns_from(d, columns)));
-    most = _mm512_max_epi32(most, _mm512_castps_si512(x));
+    const Mask here = below(x, broadcast(__builtin_inff()));
+    finite = both(finite, here);
+    most = _mm512_mask_max_epi32(most, here, most, _mm512_castps_si512(x));
   }
   const int largest = _mm512_reduce_max_epi32(most);
-  const bool finite = largest < kInfinityBits;
   const int exponent = largest == 0 ? 0 : (largest >> 23) - 127;
-  scale = finite ? power_of_two(exponent - kValueBits) : 1.0F;
-  special = finite ? 0.0F : 1.0F;
-  return finite ? power_of_two(kValueBits - exponent) : 0.0F;
+  scale = power_of_two(exponent - kValueBits);
+  special = any(inverse(finite)) ? 1.0F : 0.0F;
+  return power_of_two(kValueBits - exponent);
 }
 
+// What is not finite becomes 0x80000000, whose lower half is 0.
 inline Int fixed_values(const Element* row, int columns, float up) {
   return to_nearest(multiply(load_first(row, columns), broadcast(up)));
 }
@@ -447,7 +451,7 @@ inline void values_from(const Staged& from, std::int64_t begin, std::int64_t key
   }
 }
 
-// O^T = factor * O^T + V^T P^T over rows of V that are not finite, in f32.
+// O^T = factor * O^T + V^T P^T over elements of V that are not finite.
 template <int N>
 [[gnu::noinline]] inline void special_values(const Staged& from, std::int64_t begin, std::int64_t keys,
                                              const float* p, std::int64_t head_dim_v, const float* factor,
@@ -468,6 +472,7 @@ template <int N>
       float v[kLanes];
       store(v, load_first(row + d, columns));
       for (int i = 0; i < columns; ++i) {
+        if ((bits_of(v[i]) & kInfinityBits) != kInfinityBits) continue;
         for (int n = 0; n < N; ++n) {
           float* cell = o + (d + i) * kWidth + n * kLanes;
           store(cell, fma(broadcast(v[i]), load(p + j * kWidth + n * kLanes), load(cell)));
