@@ -263,10 +263,11 @@ inline void score_tile(const std::int16_t* const (&rows)[kTileRows], const float
   }
 }
 
-// The error of a score is about 2^-15 |q| |k| scale at worst, and a weight errs as much relatively. With 24
-// (rows of n normal elements have norms of sqrt n: 8 at head_dim 64, 16 at 256) that is 4e-4, two roundings
-// of a weight to f16; beyond, products are summed in f32.
-constexpr float kMostNorms = 24.0F;
+// A score errs by about 2^-16 |q| |k| scale where the elements that make it are small beside their rows' norms,
+// and its weight relatively as much: with 32, 5e-4. Rows of n normal elements have norms of sqrt n, 8 at
+// head_dim 64 and 16 at 256, and then it is 2e-4 at most, as much as one rounding to f16. Beyond, products are
+// summed in f32. (Without a limit tests/numerics fails from 100 on.)
+constexpr float kMostNorms = 32.0F;
 
 inline Mask beyond(Float norms) { return _mm512_cmp_ps_mask(norms, broadcast(kMostNorms), _CMP_NLE_UQ); }
 
@@ -320,6 +321,9 @@ inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, co
   Float norms = load(q.norm);
   for (int n = 1; n < N; ++n) norms = _mm512_max_ps(norms, load(q.norm + n * kLanes));
   const Float largest = broadcast(_mm512_reduce_max_ps(norms));
+  norms = load(q.norm);
+  for (int n = 1; n < N; ++n) norms = _mm512_min_ps(norms, load(q.norm + n * kLanes));
+  const Float smallest = broadcast(_mm512_reduce_min_ps(norms));
   const std::int64_t at = begin - from.first;
   for (std::int64_t j = 0; j < keys; j += kTileRows) {
     const std::int16_t* rows[kTileRows];
@@ -330,15 +334,17 @@ inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, co
       row_scale[r] = from.k_scale[key];
     }
     const int count = keys - j < kTileRows ? static_cast<int>(keys - j) : kTileRows;
-    const Mask far = beyond(multiply(load_first(from.k_norm + at + j, count), largest));
+    const Float key_norms = load_first(from.k_norm + at + j, count);
     float* cell = s + j * kLanes * N;
-    if (!any(static_cast<Mask>(far & first_lanes(count)))) {
+    if (!any(both(beyond(multiply(key_norms, largest)), first_lanes(count)))) {
       score_tile<N>(rows, row_scale, q, pairs_of(head_dim), cell, peak);
       continue;
     }
-    Float unused[N];
-    for (int n = 0; n < N; ++n) unused[n] = zero();
-    score_tile<N>(rows, row_scale, q, pairs_of(head_dim), cell, unused);
+    if (any(both(inverse(beyond(multiply(key_norms, smallest))), first_lanes(count)))) {
+      Float unused[N];
+      for (int n = 0; n < N; ++n) unused[n] = zero();
+      score_tile<N>(rows, row_scale, q, pairs_of(head_dim), cell, unused);
+    }
     exact_scores<N>(from, begin + j, count, q, head_dim, cell, peak);
   }
 }
