@@ -5,7 +5,7 @@ template <int N>
 inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float factor,
                          float* q) {
   constexpr int kWidth = kLanes * N;
-  const Rows rows(p);
+  RowCursor at(Rows(p), tile.kv_head, tile.first_row);
   const std::int64_t pairs = pairs_of(p.head_dim);
   float* scale = q + pairs * kWidth;
   float* norm = scale + kWidth;
@@ -15,11 +15,9 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
   const Float magnitude_of_scale = broadcast(natural < 0 ? -natural : natural);
   for (int n = 0; n < N; ++n) {
     const Element* source[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      const std::int64_t r = tile.first_row + n * kLanes + i;
+    for (int i = 0; i < kLanes; ++i, at.next()) {
       source[i] = n * kLanes + i < tile.rows
-                      ? args.q.as<const Element>() +
-                            query_offset(args.q, tile.sequence, rows.token(r), rows.head(tile.kv_head, r))
+                      ? args.q.as<const Element>() + query_offset(args.q, tile.sequence, at.token, at.head)
                       : nullptr;
     }
     Float squares = zero();

@@ -19,8 +19,7 @@ struct Staged {
   const std::int16_t* v;  // V^T [tile_rows(head_dim_v)][v_stride], column 0 is key `first`
   std::int64_t v_stride;
   const float* v_scale;
-  const float*
-      v_special;  // of key `special_first`: 1 where the row is not finite, its integers are zeros then
+  const float* v_special;  // of key `special_first`: 1 where not all of its row is finite
   std::int64_t special_first;
   float* rows;  // room for kTileRows rows of K in f32
   std::int64_t first;
@@ -121,7 +120,7 @@ inline void score_tile(const std::int16_t* const (&rows)[kTileRows], const float
 
 // A score errs by about 2^-16 |q| |k| scale where the elements that make it are small beside their rows'
 // norms, and its weight relatively as much: with 32, 5e-4. Rows of n normal elements have norms of sqrt n, 8
-// at head_dim 64 and 16 at 256, and then it is 2e-4 at most, as much as one rounding to f16. Beyond, products
+// at head_dim 64 and 16 at 256, and then it is 1e-4 to 2e-4, as much as one rounding to f16. Beyond, products
 // are summed in f32. (Without a limit tests/numerics fails from 100 on.)
 constexpr float kMostNorms = 32.0F;
 

@@ -26,6 +26,7 @@ using Element = float16;
 #include "cpu/avx512_vnni/pack_queries.inl"
 #include "cpu/simd/score_features.inl"
 #include "cpu/simd/dropout.inl"
+#include "cpu/simd/partial.inl"
 #include "cpu/simd/online_softmax.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
