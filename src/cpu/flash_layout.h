@@ -12,7 +12,7 @@ namespace headwise::cpu {
 
 // The form in which micro-kernels read K and V.
 enum class Staging : std::uint8_t {
-  as_they_lie,  // f32, from the tensors
+  as_they_lie,  // f32, from the tensors; copied as rows where several tiles read them
   widened,      // 16-bit elements as rows of f32
   tiles,        // bf16: V transposed, K copied where its rows do not fill tiles (cpu/amx/tiles.inl)
   fixed_point,  // 16-bit integers with scales, V transposed (cpu/avx512_vnni/tiles.inl)
@@ -61,8 +61,9 @@ struct KernelShape {
   [[nodiscard]] constexpr std::int64_t output_rows(const AttentionProblem& p) const {
     return staging == Staging::tiles ? tile_rows(p.head_dim_v) : p.head_dim_v;
   }
-  // Of `keys` keys.
-  [[nodiscard]] std::size_t staged_bytes(const AttentionProblem& p, std::int64_t keys) const;
+  // Of `keys` keys, which several tiles read if `shared`.
+  [[nodiscard]] std::size_t staged_bytes(const AttentionProblem& p, std::int64_t keys,
+                                         bool shared = false) const;
   // Of a block of keys: V with the rows that a mask hides from a whole tile; nothing without a mask.
   [[nodiscard]] std::size_t visible_bytes(const AttentionProblem& p, std::int64_t keys) const;
 };
@@ -71,15 +72,20 @@ struct KernelShape {
 // what is staged, V as far as a mask shows it, its blocks (scores, factors, one chunk's partial) and, for
 // each tile of its task, Q^T and the running partial.
 struct FlashLayout {
-  // A super-block of 192 rows (4 tiles of 48 on AVX-512) reads a chunk of K and V (head_dim 64: 256 KB,
-  // within an L2 of 1 MB) four times for one trip to L3; more gains nothing and unbalances threads.
-  static constexpr int kTilesPerTask = 16;
+  // Reading a chunk of K and V costs as much as the arithmetic of one or two tiles (rows of a head lie a page
+  // apart: 5 GB/s), so a task has many: 16 of 48 rows on AVX-512, 32 of 24 on AVX2. What it holds, the chunk
+  // and its tiles' Q^T and O^T (head_dim 64: 256 and 400 KB, 128: 512 and 790 KB), must stay in L2 (2 MB).
+  static constexpr int kTilesPerTask = 32;
+  static constexpr std::size_t kTaskBytes = 3 << 19;
+  static constexpr std::int64_t kLeastRows = 256;  // whatever they take
+  static constexpr int kHeadsPerTask = 8;
 
   std::size_t visible_offset = 0;
   std::size_t floats_offset = 0;
   std::size_t worker_bytes = 0;
   std::int64_t block_floats = 0;
   std::int64_t most_tiles = 1;  // of a task
+  bool shares = false;          // whether tiles of one head read what is staged once for all
   std::int64_t lanes = 1;
   std::size_t partials_offset = 0;
   std::size_t partial_bytes = 0;

@@ -113,7 +113,7 @@ inline Staged stage_beside(const T* values, std::int64_t v_stride, const Attenti
   return {own_k, k_stride, keys.end, values, v_stride, tail, keys.begin};
 }
 
-template <class T>
+template <class T, bool /*kShared*/ = false>
 inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
   const std::int64_t v_stride = transposed_stride(keys.end - keys.begin);

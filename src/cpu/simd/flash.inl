@@ -73,7 +73,7 @@ struct FlashCall {
 };
 
 inline Staged share_staged(const FlashCall& call, const Tile& tile, KeyRange keys, int worker) {
-  return stage<Element>(call.args, call.p, tile.sequence, tile.kv_head, keys, call.staged(worker));
+  return stage<Element, true>(call.args, call.p, tile.sequence, tile.kv_head, keys, call.staged(worker));
 }
 
 // Marks a partial that holds nothing yet.
@@ -148,7 +148,7 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   }
   for (std::int64_t chunk = all.begin / kFlashChunk; chunk * kFlashChunk < all.end; ++chunk) {
     Staged shared{};
-    const bool share = one_head && (count > 1 || call.share != share_staged);
+    const bool share = one_head && ((count > 1 && call.layout.shares) || call.share != share_staged);
     if (share) {
       const Tile& tile = member[0].tile;
       const std::int64_t origin = tile.band.keys.begin;

@@ -53,10 +53,10 @@ inline void widen_keys(const TensorView& t, const AttentionProblem& p, const Seq
   }
 }
 
-template <class T>
+template <class T, bool kShared = false>
 inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
-  if constexpr (!kWidens) {
+  if constexpr (!kWidens && !kShared) {
     if (run_end(p, sequence, keys.begin, keys.end) == keys.end) {
       return {args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head), args.k.stride[1],
               args.v.as<const T>() + key_offset(args.v, p, sequence, keys.begin, kv_head), args.v.stride[1],

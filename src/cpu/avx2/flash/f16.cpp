@@ -42,7 +42,7 @@ constexpr Traits kTraits{.algorithm = "flash",
                          .kv_dtype = DType::f16,
                          .kv_chunk = avx2::kFlashChunk};
 // block_kv 64: S^T is 6 KB beside Q^T and O^T of 6 KB each at head_dim 64, within an L1 of 32 KB.
-constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q24_kv64", 24, 64}};
+constexpr Policy kPolicies[] = {{"q768_kv64", 768, 64}, {"q768_kv128", 768, 128}, {"q24_kv64", 24, 64}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
   return FlashLayout(p, policy, avx2::kShape, avx2::kFlashChunk, p.threads).bytes;

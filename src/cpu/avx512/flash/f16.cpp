@@ -42,7 +42,7 @@ constexpr Traits kTraits{.algorithm = "flash",
                          .kv_dtype = DType::f16,
                          .kv_chunk = avx512::kFlashChunk};
 // block_kv 64: S^T is 12 KB beside Q^T and O^T of 12 KB each at head_dim 64, within an L1 of 48 KB.
-constexpr Policy kPolicies[] = {{"q192_kv64", 192, 64}, {"q192_kv128", 192, 128}, {"q48_kv64", 48, 64}};
+constexpr Policy kPolicies[] = {{"q768_kv64", 768, 64}, {"q768_kv128", 768, 128}, {"q48_kv64", 48, 64}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
   return FlashLayout(p, policy, avx512::kShape, avx512::kFlashChunk, p.threads).bytes;
