@@ -29,7 +29,7 @@ struct Staged {
 
 inline void widen(const Element* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
                   float* to, std::int64_t to_stride) {
-  constexpr std::int64_t kAhead = 16;  // rows asked for; past the end of a tensor in vain, which is no error
+  constexpr std::int64_t kAhead = 8;  // rows asked for; past the end of a tensor in vain, which is no error
   constexpr int kLine = 64 / sizeof(Element);
   for (std::int64_t j = 0; j < rows; ++j) {
     const Element* source = from + j * from_stride;
