@@ -28,8 +28,12 @@ inline std::size_t workspace_total(std::size_t offset, std::size_t each, std::in
   return overflow || end > kMoreThanAnyMachine ? kMoreThanAnyMachine : end;
 }
 
-// Columns of a row that holds whole vectors of any instruction set: 16 floats.
-constexpr std::int64_t widened_columns(std::int64_t columns) { return (columns + 15) / 16 * 16; }
+// Columns of a row that holds whole vectors of any instruction set: 16 floats. Rows a multiple of 1 KB apart
+// would share few sets of an L1: 64 keys of a column of V took 4 of 64.
+constexpr std::int64_t widened_columns(std::int64_t columns) {
+  const std::int64_t whole = (columns + 15) / 16 * 16;
+  return whole > 0 && whole % 256 == 0 ? whole + 16 : whole;
+}
 
 // Rows and columns of matrix tiles: 16 rows of 32 bf16. 512 keys of V^T and a cache line more are no power of
 // two, so that its rows do not share few sets of a cache.

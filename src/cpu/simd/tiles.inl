@@ -1,7 +1,7 @@
 // The two products every tiled algorithm is made of, in multiply-adds, and K and V as they read them.
 // Scores are held transposed, a row of queries for each key: S^T = K Q^T, O^T += V^T P^T. So a maximum
-// or a sum over keys runs down lanes, masks and scales are lane-wise, and K and V are read as they lie,
-// one scalar at a time.
+// or a sum over keys runs down lanes, masks and scales are lane-wise, and K and V are read one scalar at a
+// time, as they lie or from copies of their rows.
 //
 // A tile has kLanes * N queries (N vectors): Q^T is [head_dim][lanes], S^T [keys][lanes], O^T
 // [head_dim_v][lanes], all f32. A file of micro-kernels has these names: kVectors, kStaging, ProductScope,
@@ -53,11 +53,24 @@ inline void widen_keys(const TensorView& t, const AttentionProblem& p, const Seq
   }
 }
 
+// Whether rows of f32 that several tiles read are copied first. Rows of one head lie pages apart where many
+// heads interleave, in few sets of the caches, and each tile would fetch them anew: from 256 keys and 512 KB
+// on that costs two tiles what the copy does.
+inline bool copies_rows(const AttentionArgs& args, KeyRange keys) {
+  constexpr std::int64_t kKeys = 256;
+  constexpr std::int64_t kSpan = 512 * 1024 / std::int64_t{sizeof(float)};
+  const std::int64_t stride = args.k.stride[1] > args.v.stride[1] ? args.k.stride[1] : args.v.stride[1];
+  const std::int64_t count = keys.end - keys.begin;
+  return count >= kKeys && (stride >= kSpan || count * stride >= kSpan);
+}
+
+// K and V of `keys`, for several tiles if kShared.
 template <class T, bool kShared = false>
 inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
-  if constexpr (!kWidens && !kShared) {
-    if (run_end(p, sequence, keys.begin, keys.end) == keys.end) {
+  if constexpr (!kWidens) {
+    const bool in_place = !kShared || !copies_rows(args, keys);
+    if (in_place && run_end(p, sequence, keys.begin, keys.end) == keys.end) {
       return {args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head), args.k.stride[1],
               args.v.as<const T>() + key_offset(args.v, p, sequence, keys.begin, kv_head), args.v.stride[1],
               keys.begin};
