@@ -30,7 +30,7 @@ struct Staged {
   std::int64_t kv_head;
 };
 
-template <class T>
+template <class T, bool /*kShared*/ = false>
 inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
   const std::int64_t count = keys.end - keys.begin;
