@@ -60,6 +60,7 @@ def own_threads():
 def load(peer, threads):
     """(the peer's module or None, its hello)."""
     hello = {"id": 0, "protocol": PROTOCOL, "peer": peer}
+    shared("_isa").lower(peer)
     try:
         module = importlib.import_module(f"{PACKAGE}.{peer}")
         hello.update(status="ok", **module.describe(threads))
@@ -124,6 +125,8 @@ class Worker:
         if self.case.cuda and self.run.timer != "graph":
             overhead = self.overhead()
         reply = {name: getattr(self.run, name) for name in ("ran", "timer", "regime", "cache_method")}
+        if not self.case.cuda:
+            reply["ran"] += shared("_isa").told(self.hello["peer"])
         reply["prepare_ms"] = elapsed / 1e6
         return reply if overhead is None else dict(reply, overhead_ms=overhead)
 

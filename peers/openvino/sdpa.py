@@ -20,7 +20,8 @@ CAPABILITIES = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
 # Parts of a compiled model that compute nothing.
 PLUMBING = ("Input", "Const", "Output")
 REFUSAL = re.compile(
-    r"not compatible|not supported|unsupported|Unexpected|Expected|should|must", re.IGNORECASE
+    r"not compatible|not supported|unsupported|Unexpected|Expected|should|must|descriptors list is empty",
+    re.IGNORECASE,
 )
 # OpenVINO's messages begin with the places in its sources; the reason comes last.
 PLACES = re.compile(r"^(Exception from|Check ').*$", re.MULTILINE)

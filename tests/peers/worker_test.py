@@ -1,5 +1,6 @@
 """peers/worker.py against the protocol, with fake peers: no library is needed."""
 
+import ast
 import json
 import math
 import os
@@ -9,10 +10,12 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 from program_side import FAKES, WORKER, Shared, Worker, largest_error, reference
 
 EXACT = 1e-6
+LOWERING = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 CASES = [
     dict(),
     dict(batch=2, heads=4, kv_heads=2, head_dim_v=3),
@@ -226,6 +229,55 @@ class WorkerTest(unittest.TestCase):
             self.addCleanup(worker.kill)
             self.assertNotIn(os.path.dirname(WORKER), json.dumps(worker.hello))
             self.assertNotIn(folder, json.dumps(worker.hello))
+
+    def lowered(self, set_name, **environment):
+        """(the variables that the library of a peer of that set saw, what its row says ran)."""
+        with tempfile.TemporaryDirectory() as folder:
+            os.mkdir(os.path.join(folder, set_name))
+            os.symlink(os.path.join(FAKES, "fake", "_shared.py"), os.path.join(folder, set_name, "_shared.py"))
+            with open(os.path.join(folder, set_name, "probe.py"), "w", encoding="utf-8") as file:
+                file.write("import os\nSEEN = sorted(w for w in os.environ.items() if w[0] in " + repr(LOWERING) + ")\n")
+                file.write("from . import _shared\nfrom ._shared import ABOUT, THREADS, prepare\n")
+                file.write("def describe(threads):\n    return dict(_shared.describe(threads), version=str(SEEN))\n")
+            clean = {name: word for name, word in os.environ.items() if name not in (*LOWERING, "HEADWISE_MAX_ISA")}
+            with mock.patch.dict(os.environ, clean, clear=True):
+                worker = Worker(f"{set_name}.probe", sys.executable, HEADWISE_PEERS=folder, **environment)
+            self.addCleanup(worker.kill)
+            reply = worker.ask("prepare", case=self.shared().case)
+            self.assertEqual("ok", reply["status"], reply)
+            return dict(ast.literal_eval(worker.hello["version"])), reply["ran"]
+
+    def test_the_limit_of_the_kernels_lowers_the_libraries_before_they_are_loaded(self):
+        lowest = dict(ATEN_CPU_CAPABILITY="default", MKL_ENABLE_INSTRUCTIONS="SSE4_2", ONEDNN_MAX_CPU_ISA="SSE41")
+        for limit, words in (
+            ("avx512", dict(zip(LOWERING, ("avx512", "AVX512_E3", "AVX512_CORE_FP16")))),
+            ("avx2", dict(zip(LOWERING, ("avx2", "AVX2", "AVX2")))),
+            ("scalar", lowest),
+            ("avx-2", lowest),  # as the kernels take an unknown word
+        ):
+            seen, ran = self.lowered("torch", HEADWISE_MAX_ISA=limit)
+            self.assertEqual(words, seen)
+            told = " ".join(f"{name}={word}" for name, word in words.items())
+            self.assertEqual(f"plain Python; lowered by {told}", ran)
+        seen, ran = self.lowered("openvino", HEADWISE_MAX_ISA="avx2")
+        self.assertEqual({"ONEDNN_MAX_CPU_ISA": "AVX2"}, seen)
+        self.assertEqual("plain Python; lowered by ONEDNN_MAX_CPU_ISA=AVX2", ran)
+
+    def test_without_a_limit_nothing_is_lowered(self):
+        for environment in ({}, {"HEADWISE_MAX_ISA": "amx"}):
+            self.assertEqual(({}, "plain Python"), self.lowered("torch", **environment))
+
+    def test_what_the_caller_lowered_stays_and_is_told(self):
+        for environment in ({}, {"HEADWISE_MAX_ISA": "avx512"}):
+            seen, ran = self.lowered("openvino", ONEDNN_MAX_CPU_ISA="AVX2", **environment)
+            self.assertEqual({"ONEDNN_MAX_CPU_ISA": "AVX2"}, seen)
+            self.assertEqual("plain Python; lowered by ONEDNN_MAX_CPU_ISA=AVX2", ran)
+
+    def test_a_library_without_a_switch_says_that_it_is_not_lowered(self):
+        self.assertEqual(
+            ({}, "plain Python; not lowered to avx2, onnxruntime has no switch"),
+            self.lowered("onnxruntime", HEADWISE_MAX_ISA="avx2"),
+        )
 
     def test_describe_tells_of_every_peer_of_the_set(self):
         command = [sys.executable, "-B", WORKER, "--describe", "fake"]
