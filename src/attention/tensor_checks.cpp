@@ -120,6 +120,25 @@ std::int64_t inner_bytes(const TensorView& view) {
   return view.shape[static_cast<std::size_t>(view.rank - 1)] * static_cast<std::int64_t>(size_of(view.dtype));
 }
 
+// Offsets in bytes of the lowest byte and behind the highest, from the first element.
+std::pair<std::int64_t, std::int64_t> reach_of(const TensorView& view) {
+  const auto size = static_cast<std::int64_t>(size_of(view.dtype));
+  std::int64_t low = 0;
+  std::int64_t high = size;
+  for (std::size_t axis = 0; axis < static_cast<std::size_t>(view.rank); ++axis) {
+    const std::int64_t bytes = (view.shape[axis] - 1) * view.stride[axis] * size;
+    (bytes < 0 ? low : high) += bytes;
+  }
+  return {low, high};
+}
+
+// Whether all of a lies below all of b, which most tensors of a call do one way or the other.
+bool lies_before(const TensorView& a, const TensorView& b) {
+  const auto distance = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(b.data) -
+                                                  reinterpret_cast<std::uintptr_t>(a.data));
+  return distance >= reach_of(a).second - reach_of(b).first;
+}
+
 }  // namespace
 
 bool Argument::empty() const {
@@ -231,6 +250,7 @@ Status check_writable(const Argument& tensor) {
 
 bool share_memory(const TensorView& a, const TensorView& b) {
   if (Argument{"", a}.empty() || Argument{"", b}.empty() || !(a.device == b.device)) return false;
+  if (lies_before(a, b) || lies_before(b, a)) return false;
   const auto distance = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(b.data) -
                                                   reinterpret_cast<std::uintptr_t>(a.data));
   if (distance > 2 * kLargestSpan || distance < -2 * kLargestSpan) return false;

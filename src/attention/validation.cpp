@@ -265,6 +265,7 @@ Status check_words(const AttentionProblem& p) {
 }
 
 Status compare_with_plan(const AttentionProblem& actual, const AttentionProblem& planned) {
+  if (actual == planned) return {};
   for (const Field& field : problem_fields()) {
     if (equal_value(field, actual, planned)) continue;
     if (field.maximum_of_plan) {
@@ -310,8 +311,7 @@ Status derive_problem(const AttentionArgs& args, DeviceId device, AttentionProbl
   return {};
 }
 
-Result<AttentionProblem> make_problem(const AttentionArgs& args, const AttentionOptions& options) {
-  AttentionProblem problem;
+Status describe_call(const AttentionArgs& args, const AttentionOptions& options, AttentionProblem& problem) {
   problem.softmax_scale = options.softmax_scale;
   problem.causal = options.causal;
   problem.align = options.align;
@@ -322,7 +322,12 @@ Result<AttentionProblem> make_problem(const AttentionArgs& args, const Attention
   problem.page_size = options.page_size;
   problem.deterministic = options.deterministic;
   problem.batch_invariant = options.batch_invariant;
-  HEADWISE_TRY(derive_problem(args, args.q.device, problem));
+  return derive_problem(args, args.q.device, problem);
+}
+
+Result<AttentionProblem> make_problem(const AttentionArgs& args, const AttentionOptions& options) {
+  AttentionProblem problem;
+  HEADWISE_TRY(describe_call(args, options, problem));
   HEADWISE_TRY(validate(problem));
   return problem;
 }

@@ -13,4 +13,8 @@ namespace headwise {
 Status check_arguments(const AttentionArgs& args, const AttentionProblem& planned, DeviceId device,
                        AttentionProblem& actual);
 
+// make_problem without validate(), which plan() calls on every problem that it has not seen: the tensors are
+// checked in full, the options only as far as tensors need.
+Status describe_call(const AttentionArgs& args, const AttentionOptions& options, AttentionProblem& problem);
+
 }  // namespace headwise

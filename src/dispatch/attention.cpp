@@ -8,6 +8,9 @@
 #include <string>
 #include <unordered_map>
 
+#include "attention/validation.h"
+#include "core/try.h"
+#include "dispatch/run_plan.h"
 #include "headwise/device.h"
 
 namespace headwise {
@@ -29,23 +32,48 @@ struct PlanKeyHash {
 // Calls of a program repeat a few shapes; past this many the oldest habits are forgotten at once.
 constexpr std::size_t kMostPlans = 1024;
 
-Result<Plan> remembered_plan(const AttentionProblem& problem, DeviceId device, std::string_view kernel) {
+Result<Plan> shared_plan(PlanKey key, std::string_view kernel) {
   static std::mutex mutex;
   static std::unordered_map<PlanKey, Plan, PlanKeyHash> plans;
-  const char* environment = std::getenv("HEADWISE_KERNEL");
-  PlanKey key{problem, device, std::string(kernel)};
-  if (kernel.empty() && environment != nullptr) key.kernel = std::string("environment:") + environment;
   {
     const std::lock_guard lock(mutex);
     if (const auto found = plans.find(key); found != plans.end()) return found->second;
   }
-  Result<Plan> made = plan(problem, device, kernel);
+  Result<Plan> made = plan(key.problem, key.device, kernel);
   if (made.ok()) {
     const std::lock_guard lock(mutex);
     if (plans.size() >= kMostPlans) plans.clear();
     plans.emplace(std::move(key), *made);
   }
   return made;
+}
+
+// The plan of a thread's last call, looked at before those that all threads share: the layers of a model
+// repeat one problem. `plan` is the one to take where the Status is good; it stays until this thread's next
+// call.
+Status remembered_plan(const AttentionProblem& problem, DeviceId device, std::string_view kernel,
+                       const Plan*& plan) {
+  static thread_local struct {
+    PlanKey key;
+    Plan plan;
+  } last;
+  plan = &last.plan;
+  const char* environment = kernel.empty() ? std::getenv("HEADWISE_KERNEL") : nullptr;
+  const auto named = [&](const std::string& name) {
+    constexpr std::string_view kFrom = "environment:";
+    return environment == nullptr
+               ? name == kernel
+               : name.starts_with(kFrom) && std::string_view(name).substr(kFrom.size()) == environment;
+  };
+  if (!last.plan.kernel().empty() && last.key.problem == problem && last.key.device == device &&
+      named(last.key.kernel))
+    return {};
+  PlanKey key{problem, device, std::string(kernel)};
+  if (environment != nullptr) key.kernel = std::string("environment:") + environment;
+  Result<Plan> found = shared_plan(key, kernel);
+  if (!found.ok()) return found.status();
+  last = {std::move(key), *found};
+  return {};
 }
 
 // A thread's own workspace on a device, kept from call to call up to kKept bytes: fresh pages cost
@@ -89,17 +117,19 @@ class KeptWorkspace {
 }  // namespace
 
 Status attention(const AttentionArgs& args, const AttentionOptions& options, const Execution& execution) {
-  Result<AttentionProblem> problem = make_problem(args, options);
-  if (!problem.ok()) return problem.status();
-  problem->threads = execution.threads;
+  AttentionProblem problem;
+  HEADWISE_TRY(describe_call(args, options, problem));
+  problem.threads = execution.threads;
   const DeviceId where = args.q.device;
-  const Result<Plan> plan = remembered_plan(*problem, where, execution.kernel);
-  if (!plan.ok()) return plan.status();
+  const Plan* remembered = nullptr;
+  HEADWISE_TRY(remembered_plan(problem, where, execution.kernel, remembered));
+  const Plan plan = *remembered;  // a call from within the caller's executor may replace it
 
   Execution run = execution;
   run.kernel = {};
   run.threads = 0;
-  if (plan->workspace_bytes() == 0 || execution.workspace.data != nullptr) return plan->run(args, run);
+  if (plan.workspace_bytes() == 0 || execution.workspace.data != nullptr)
+    return dispatch::run_checked(plan, args, run);
 
   const Result<Device*> on = device(where);
   if (!on.ok()) return on.status();
@@ -107,10 +137,10 @@ Status attention(const AttentionArgs& args, const AttentionOptions& options, con
   static thread_local KeptWorkspace kept;
   KeptWorkspace own;
   KeptWorkspace& memory = kept.borrowed() ? own : kept;
-  const Result<Workspace> workspace = memory.borrow(**on, plan->workspace_bytes());
+  const Result<Workspace> workspace = memory.borrow(**on, plan.workspace_bytes());
   if (!workspace.ok()) return workspace.status();
   run.workspace = *workspace;
-  Status status = plan->run(args, run);
+  Status status = dispatch::run_checked(plan, args, run);
   memory.give_back();
   return status;
 }

@@ -9,6 +9,7 @@
 #include "attention/validation.h"
 #include "core/text.h"
 #include "dispatch/registry.h"
+#include "dispatch/run_plan.h"
 #include "headwise/attention.h"
 
 namespace headwise {
@@ -24,6 +25,9 @@ struct PlanBuilder {
     plan.workspace_bytes_ = kernel.workspace_bytes(plan.problem_, *plan.policy_);
     return plan;
   }
+  // `actual`: what the arguments, all checked, describe.
+  static Status run(const Plan& plan, const AttentionArgs& args, const AttentionProblem& actual,
+                    const Execution& execution) noexcept;
 };
 
 namespace {
@@ -171,6 +175,29 @@ std::vector<Candidate> explain(const AttentionProblem& problem, DeviceId device_
   return candidates;
 }
 
+Status PlanBuilder::run(const Plan& plan, const AttentionArgs& args, const AttentionProblem& actual,
+                        const Execution& execution) noexcept {
+  if (writes_nothing(args, actual.direction)) return {};
+  if (plan.workspace_bytes_ > 0) {
+    const Workspace& workspace = execution.workspace;
+    if (workspace.data == nullptr || workspace.bytes < plan.workspace_bytes_) {
+      return Status::invalid_argument("workspace: the plan needs " + std::to_string(plan.workspace_bytes_) +
+                                      " bytes, came " +
+                                      (workspace.data == nullptr ? "null" : std::to_string(workspace.bytes)));
+    }
+    if (reinterpret_cast<std::uintptr_t>(workspace.data) % 64 != 0) {
+      return Status::invalid_argument("workspace: must be 64-byte aligned");
+    }
+  }
+  return plan.kernel_->run(args, {actual, *plan.policy_, plan.problem_.threads, execution.workspace,
+                                  execution.stream, execution.executor});
+}
+
+Status dispatch::run_checked(const Plan& plan, const AttentionArgs& args,
+                             const Execution& execution) noexcept {
+  return PlanBuilder::run(plan, args, plan.problem(), execution);
+}
+
 Status Plan::run(const AttentionArgs& args, const Execution& execution) const noexcept {
   if (kernel_ == nullptr)
     return Status::invalid_argument("plan: this Plan is empty; make one with headwise::plan()");
@@ -179,20 +206,7 @@ Status Plan::run(const AttentionArgs& args, const Execution& execution) const no
   }
   AttentionProblem actual;
   if (Status status = check_arguments(args, problem_, device_, actual); !status.ok()) return status;
-  if (writes_nothing(args, actual.direction)) return {};
-  if (workspace_bytes_ > 0) {
-    const Workspace& workspace = execution.workspace;
-    if (workspace.data == nullptr || workspace.bytes < workspace_bytes_) {
-      return Status::invalid_argument("workspace: the plan needs " + std::to_string(workspace_bytes_) +
-                                      " bytes, came " +
-                                      (workspace.data == nullptr ? "null" : std::to_string(workspace.bytes)));
-    }
-    if (reinterpret_cast<std::uintptr_t>(workspace.data) % 64 != 0) {
-      return Status::invalid_argument("workspace: must be 64-byte aligned");
-    }
-  }
-  return kernel_->run(
-      args, {actual, *policy_, problem_.threads, execution.workspace, execution.stream, execution.executor});
+  return PlanBuilder::run(*this, args, actual, execution);
 }
 
 }  // namespace headwise

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -204,6 +205,36 @@ TEST(Attention, ForcedKernelOfTheCall) {
   EXPECT_TRUE(attention(mean.args, {}, {.kernel = "cpu/scalar/naive/f32"}).ok());
   const Status status = attention(mean.args, {}, {.kernel = "cpu/scalar/naive/f16"});
   EXPECT_EQ(status.code(), StatusCode::unsupported);
+}
+
+// A thread remembers the plan of its last call: another problem, kernel or environment must not get it.
+TEST(Attention, EveryCallHasThePlanOfItsOwnWords) {
+  Mean mean;
+  const auto first = [&](const AttentionOptions& options) {
+    const Status status = attention(mean.args, options);
+    EXPECT_TRUE(status.ok()) << status.message();
+    return mean.out[0];
+  };
+  const AttentionOptions causal{.causal = true, .align = Align::bottom_right};
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    EXPECT_FLOAT_EQ(first({}), 4);
+    EXPECT_FLOAT_EQ(first(causal), 2);
+  }
+  {
+    const Environment environment("cpu/scalar/naive/f16");
+    EXPECT_EQ(attention(mean.args, causal).code(), StatusCode::unsupported);
+  }
+  EXPECT_FLOAT_EQ(first(causal), 2);
+  EXPECT_EQ(attention(mean.args, causal, {.kernel = "cpu/scalar/naive/f16"}).code(), StatusCode::unsupported);
+  {
+    const Environment environment("cpu/scalar/naive/f32");
+    EXPECT_FLOAT_EQ(first(causal), 2);
+  }
+  for (const AttentionOptions& bad :
+       {AttentionOptions{.softcap = -1}, {.softcap = std::numeric_limits<float>::quiet_NaN()}})
+    EXPECT_EQ(attention(mean.args, bad).code(), StatusCode::invalid_argument);
+  EXPECT_EQ(attention(mean.args, {}, {.threads = -1}).code(), StatusCode::invalid_argument);
+  EXPECT_FLOAT_EQ(first({}), 4);
 }
 
 TEST(Attention, RefusalWritesNothingAndTheNextCallWorks) {
