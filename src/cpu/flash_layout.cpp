@@ -48,8 +48,11 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
   visible_offset =
       shape.staged_bytes(p, std::min(p.seq_kv, chunk), shares && most_tiles > 1 && tiling.tiles_per_head > 1);
   floats_offset = visible_offset + shape.visible_bytes(p, policy.block_kv);
-  block_floats = policy.block_kv * width + width + partial;
-  const std::int64_t worker_floats = block_floats + most_tiles * (shape.query_rows(p) * width + partial);
+  const std::int64_t few_partial = shape.few_partial_floats(p);
+  block_floats = std::max(policy.block_kv * width + width + partial,
+                          kHeadsPerTask * (shape.few_rows * kFewBlock + few_partial));
+  const std::int64_t worker_floats = block_floats + most_tiles * (shape.query_rows(p) * width + partial) +
+                                     kHeadsPerTask * (shape.few_query_floats(p) + few_partial);
   worker_bytes = floats_offset + line_up(static_cast<std::size_t>(worker_floats) * sizeof(float));
 
   // With fewer tiles than two a thread, single chunks are handed out. Smaller calls than the
@@ -60,7 +63,9 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
   const std::int64_t chunks = (p.seq_kv + chunk - 1) / chunk;
   const std::int64_t most =
       chunks > 1 ? std::min(tiling.tiles(), std::max<std::int64_t>(split_below - 1, 0)) : 0;
-  partial_bytes = line_up(static_cast<std::size_t>((shape.output_rows(p) + 2) * row_lanes) * sizeof(float));
+  partial_bytes =
+      line_up(static_cast<std::size_t>(std::max((shape.output_rows(p) + 2) * row_lanes, few_partial)) *
+              sizeof(float));
   partials_offset = worker_bytes * static_cast<std::size_t>(threads);
   packed_offset = workspace_total(partials_offset, partial_bytes, most * chunks);
   bytes = packed_offset;

@@ -47,11 +47,15 @@ constexpr std::int64_t tail_elements(std::int64_t head_dim) {
   return 16 * tile_columns(head_dim) > kLeast ? 16 * tile_columns(head_dim) : kLeast;
 }
 
+// Keys of a block of a tile of few rows (cpu/simd/few_rows.inl).
+constexpr std::int64_t kFewBlock = 64;
+
 // What a layout must know of a kernel's micro-kernels.
 struct KernelShape {
   int lanes;
   int vectors;
   Staging staging;
+  int few_rows = 0;  // tiles of at most so many are computed row by row
 
   [[nodiscard]] constexpr std::int64_t width() const { return std::int64_t{lanes} * vectors; }
   // Floats of Q^T a lane.
@@ -65,6 +69,13 @@ struct KernelShape {
   [[nodiscard]] constexpr std::int64_t output_rows(const AttentionProblem& p) const {
     return staging == Staging::tiles ? tile_rows(p.head_dim_v) : p.head_dim_v;
   }
+  // Of a tile of few rows: Q, and a partial (O, then a vector of references and one of sums).
+  [[nodiscard]] constexpr std::int64_t few_query_floats(const AttentionProblem& p) const {
+    return few_rows * widened_columns(p.head_dim);
+  }
+  [[nodiscard]] constexpr std::int64_t few_partial_floats(const AttentionProblem& p) const {
+    return few_rows * widened_columns(p.head_dim_v) + std::int64_t{2} * lanes;
+  }
   // Of `keys` keys, which several tiles read if `shared`.
   [[nodiscard]] std::size_t staged_bytes(const AttentionProblem& p, std::int64_t keys,
                                          bool shared = false) const;
@@ -74,7 +85,8 @@ struct KernelShape {
 
 // [worker 0][worker 1]...[partials: tile-major, chunk-minor][V^T: head-major, chunk-minor]. A worker holds
 // what is staged, V as far as a mask shows it, its blocks (scores, factors, one chunk's partial) and, for
-// each tile of its task, Q^T and the running partial.
+// each tile of its task, Q^T and the running partial. A task's tiles of few rows share the blocks' memory,
+// and have their own behind that of the others.
 struct FlashLayout {
   // Reading a chunk of K and V costs as much as the arithmetic of one or two tiles (rows of a head lie a page
   // apart: 5 GB/s), so a task has many: 16 of 48 rows on AVX-512, 32 of 24 on AVX2. What it holds, the chunk
@@ -82,7 +94,7 @@ struct FlashLayout {
   static constexpr int kTilesPerTask = 32;
   static constexpr std::size_t kTaskBytes = 3 << 19;
   static constexpr std::int64_t kLeastRows = 256;  // whatever they take
-  static constexpr int kHeadsPerTask = 8;
+  static constexpr int kHeadsPerTask = 8;          // of one tile each
 
   std::size_t visible_offset = 0;
   std::size_t floats_offset = 0;

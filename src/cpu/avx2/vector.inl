@@ -13,6 +13,7 @@ constexpr int kTileRows = 4;
 inline Float load(const float* p) { return _mm256_loadu_ps(p); }
 inline void store(float* p, Float x) { _mm256_storeu_ps(p, x); }
 inline Int load_int(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline void store_int(std::int32_t* p, Int x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
 inline Int broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
 // The first `count` (1 to kLanes) floats at p; memory behind them is neither read nor written.
 inline Int first_lanes(int count) {
@@ -49,14 +50,44 @@ inline Float load_first(const bfloat16* p, int count) { return widen_bfloat16(fi
 inline void store_first(float16* p, Float x, int count) {
   store_halves(p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), count);
 }
-inline void store_first(bfloat16* p, Float x, int count) {
+inline Int bfloat16_bits(Float x) {
   const Int bits = _mm256_castps_si256(x);
   const Int odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), broadcast_int(1));
   const Int rounded = _mm256_add_epi32(_mm256_add_epi32(bits, odd), broadcast_int(0x7FFF));
   const Int quiet = _mm256_or_si256(bits, broadcast_int(0x400000));
   const Int nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  const Int upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+}
+inline void store_first(bfloat16* p, Float x, int count) {
+  const Int upper = bfloat16_bits(x);
   store_halves(p, _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1)), count);
+}
+// Two vectors in an order of their own, which store_pair undoes: bf16 as even and odd elements, which takes
+// one instruction a vector where their own order takes two.
+inline void load_pair(const float* p, Float (&x)[2]) {
+  x[0] = load(p);
+  x[1] = load(p + kLanes);
+}
+inline void load_pair(const float16* p, Float (&x)[2]) {
+  x[0] = load(p);
+  x[1] = load(p + kLanes);
+}
+inline void load_pair(const bfloat16* p, Float (&x)[2]) {
+  const Int pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  x[0] = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+  x[1] = _mm256_castsi256_ps(_mm256_and_si256(pairs, broadcast_int(-0x10000)));
+}
+inline void store_pair(float* p, const float* from) {
+  store(p, load(from));
+  store(p + kLanes, load(from + kLanes));
+}
+inline void store_pair(float16* p, const float* from) {
+  store_first(p, load(from), kLanes);
+  store_first(p + kLanes, load(from + kLanes), kLanes);
+}
+inline void store_pair(bfloat16* p, const float* from) {
+  const Int odd = _mm256_slli_epi32(bfloat16_bits(load(from + kLanes)), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_or_si256(bfloat16_bits(load(from)), odd));
 }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline Float broadcast(float x) { return _mm256_set1_ps(x); }
@@ -78,6 +109,24 @@ inline Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
 inline Mask inverse(Mask a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
 inline bool any(Mask a) { return _mm256_movemask_ps(a) != 0; }
+// Of all lanes.
+inline float largest(Float x) {
+  const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+inline float total(Float x) {
+  const __m128 a = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+// to[i] = the sum of x[i]'s lanes: four sums share a tree, two shuffles and an addition each.
+inline void store_totals(float* to, const Float (&x)[4]) {
+  const Float a = _mm256_add_ps(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+  const Float b = _mm256_add_ps(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+  const Float c = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1)));
+}
 inline Float magnitude(Float x) {
   return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7FFFFFFF)));
 }

@@ -47,6 +47,33 @@ inline Int bfloat16_bits(Float x) {
 inline void store_first(bfloat16* p, Float x, int count) {
   _mm256_mask_storeu_epi16(p, first_lanes(count), _mm512_cvtepi32_epi16(bfloat16_bits(x)));
 }
+// Two vectors in an order of their own, which store_pair undoes: bf16 as even and odd elements, which takes
+// one instruction a vector where their own order takes two.
+inline void load_pair(const float* p, Float (&x)[2]) {
+  x[0] = load(p);
+  x[1] = load(p + kLanes);
+}
+inline void load_pair(const float16* p, Float (&x)[2]) {
+  x[0] = load(p);
+  x[1] = load(p + kLanes);
+}
+inline void load_pair(const bfloat16* p, Float (&x)[2]) {
+  const Int pairs = _mm512_loadu_si512(p);
+  x[0] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  x[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-0x10000)));
+}
+inline void store_pair(float* p, const float* from) {
+  store(p, load(from));
+  store(p + kLanes, load(from + kLanes));
+}
+inline void store_pair(float16* p, const float* from) {
+  store_first(p, load(from), kLanes);
+  store_first(p + kLanes, load(from + kLanes), kLanes);
+}
+inline void store_pair(bfloat16* p, const float* from) {
+  const Int odd = _mm512_slli_epi32(bfloat16_bits(load(from + kLanes)), 16);
+  _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xAAAAAAAAU, bfloat16_bits(load(from)), odd));
+}
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 inline Float broadcast(float x) { return _mm512_set1_ps(x); }
 inline Float zero() { return _mm512_setzero_ps(); }
@@ -67,6 +94,17 @@ inline Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
 inline Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
 inline Mask inverse(Mask a) { return static_cast<Mask>(~a); }
 inline bool any(Mask a) { return a != 0; }
+// Of all lanes.
+inline float largest(Float x) { return _mm512_reduce_max_ps(x); }
+inline float total(Float x) { return _mm512_reduce_add_ps(x); }
+// to[i] = the sum of x[i]'s lanes: four sums share a tree, two shuffles and an addition each.
+inline void store_totals(float* to, const Float (&x)[4]) {
+  const Float a = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+  const Float b = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+  const Float c = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+  const __m256 d = _mm256_add_ps(_mm512_castps512_ps256(c), _mm512_extractf32x8_ps(c, 1));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1)));
+}
 inline Float magnitude(Float x) { return _mm512_abs_ps(x); }
 // x where it is NaN, and otherwise within [-limit, limit].
 inline Float clamp(Float x, Float limit) {
@@ -74,6 +112,7 @@ inline Float clamp(Float x, Float limit) {
 }
 
 inline Int load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+inline void store_int(std::int32_t* p, Int x) { _mm512_storeu_si512(p, x); }
 inline Int broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
 inline Int lane_numbers() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 // begin <= x < end

@@ -5,6 +5,7 @@
 //     chunk of kFlashChunk keys, from the sequence's first key       the K and V of a chunk stay in L2
 //       tile of kLanes * kVectors rows
 //         block of policy.block_kv keys in the tile's range          online_softmax.inl
+//       tiles of at most kFewRows rows, of neighbouring heads         few_rows.inl
 //     combine: chunk partials merge in ascending order
 //
 // A chunk's partial (reference, sum, O^T) is the same whoever computes it, and merging always runs
@@ -12,31 +13,20 @@
 // make it worth handing out single chunks (decoding).
 
 constexpr std::int64_t kFlashChunk = 512;
-constexpr KernelShape kShape{kLanes, kVectors, kStaging};
+constexpr KernelShape kShape{kLanes, kVectors, kStaging, kFewRows};
 
 // `to` takes in `from`, whose keys come later. Lanes that `from` has nothing for keep their bits.
 template <int N>
 inline void merge(std::int64_t head_dim_v, Scale scale, const Partial& from, const Partial& to) {
   constexpr int kWidth = kLanes * N;
-  const Float by = broadcast(scale.log2);
-  const Float minus_infinity = broadcast(-__builtin_inff());
   for (int n = 0; n < N; ++n) {
     const std::int64_t at = n * kLanes;
-    const Float a = load(to.reference + at);
-    const Float b = load(from.reference + at);
-    const Float added = load(from.sum + at);
-    const Mask nothing = equal(added, zero());
-    const Float next = maximum(b, a);
-    const Float shift = select(equal(next, minus_infinity), zero(), next);
-    const Float keep = exp2_nonpositive(multiply(subtract(a, shift), by));
-    const Float take = exp2_nonpositive(multiply(subtract(b, shift), by));
-    store(to.reference + at, next);
-    const Float sum = load(to.sum + at);
-    store(to.sum + at, select(nothing, sum, fma(added, take, multiply(sum, keep))));
+    const Shares shares = merge_sums(scale, from, to, at);
     for (std::int64_t d = 0; d < head_dim_v; ++d) {
       float* cell = to.o + d * kWidth + at;
       const Float o = load(cell);
-      store(cell, select(nothing, o, fma(load(from.o + d * kWidth + at), take, multiply(o, keep))));
+      store(cell, select(shares.nothing, o,
+                         fma(load(from.o + d * kWidth + at), shares.take, multiply(o, shares.keep))));
     }
   }
 }
@@ -66,9 +56,16 @@ struct FlashCall {
     const std::int64_t o = kShape.output_rows(p) * lanes;
     return {base, base + o, base + o + lanes};
   }
-  float* split_partial(std::int64_t tile, std::int64_t chunk) const {
-    return reinterpret_cast<float*>(workspace + layout.partials_offset +
-                                    static_cast<std::size_t>(tile * chunks + chunk) * layout.partial_bytes);
+  // Of a tile of few rows.
+  Partial few_partial_at(float* base) const {
+    const std::int64_t o = kShape.few_rows * widened_columns(p.head_dim_v);
+    return {base, base + o, base + o + kLanes};
+  }
+  Partial split_partial(std::int64_t tile, std::int64_t chunk, bool few, int lanes) const {
+    auto* base =
+        reinterpret_cast<float*>(workspace + layout.partials_offset +
+                                 static_cast<std::size_t>(tile * chunks + chunk) * layout.partial_bytes);
+    return few ? few_partial_at(base) : partial_at(base, lanes);
   }
 };
 
@@ -102,6 +99,78 @@ inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const floa
   if (merge_into) merge<N>(call.p.head_dim_v, call.scale, fresh, to);
 }
 
+// Decided by rows and visible keys of the tile's own sequence, so that it has the bits it has alone. A short
+// sequence that attends to itself (causal, its first tokens) sees no more keys than it may have rows: so its
+// bits stay those of the same tokens in a longer one.
+inline bool has_few_rows(const FlashCall& call, const Tile& tile, const BlockRange& range) {
+  return tile.sequence.seq_q * Rows(call.p).group <= kFewRows && range.any.end - range.any.begin > kFewRows;
+}
+
+// A tile of a task.
+struct TaskTile {
+  Tile tile;
+  BlockRange range;
+  int vectors;
+  bool few;
+  float* q;
+  Partial state;
+  bool started;
+};
+
+// Packs the queries of a tile at `free`, and its empty state behind them; returns what is behind both.
+inline float* begin_tile(const FlashCall& call, TaskTile& m, float* free) {
+  const AttentionProblem& p = call.p;
+  m.q = free;
+  m.started = false;
+  m.few = has_few_rows(call, m.tile, m.range);
+  if (m.few) {
+    m.state = call.few_partial_at(free + kShape.few_query_floats(p));
+    pack_few_queries(call.args, p, m.tile, call.scale.query, m.q);
+    clear(m.state, kLanes);
+    return free + kShape.few_query_floats(p) + kShape.few_partial_floats(p);
+  }
+  const int lanes = m.vectors * kLanes;
+  const std::int64_t q_floats = kShape.query_rows(p) * lanes;
+  m.state = call.partial_at(free + q_floats, lanes);
+  HEADWISE_FOR_WIDTH(m.vectors, pack_queries, call.args, p, m.tile, call.scale.query, m.q);
+  clear(m.state, lanes);
+  return free + q_floats + (kShape.output_rows(p) + 2) * lanes;
+}
+
+// Tiles from `first` on, up to `last`, that few_rows_chunk takes together.
+inline int few_together(const TaskTile* first, const TaskTile* last) {
+  const TaskTile* m = first + 1;
+  while (m < last && m->few && m->tile.batch == first->tile.batch &&
+         m->tile.kv_head == first->tile.kv_head + (m - first))
+    ++m;
+  return static_cast<int>(m - first);
+}
+
+inline void few_tiles_chunk(const FlashCall& call, TaskTile* first, int count, KeyRange keys, int worker) {
+  float* s = call.scratch(worker);
+  float* free = s + FlashLayout::kHeadsPerTask * kFewRows * kFewBlock;
+  FewRows rows[FlashLayout::kHeadsPerTask];
+  for (int i = 0; i < count; ++i) {
+    rows[i] = {first[i].tile, first[i].q, first[i].started ? call.few_partial_at(free) : first[i].state};
+    free += kShape.few_partial_floats(call.p);
+  }
+  few_rows_chunk(call.args, call.p, call.scale, first->range, keys, first->range.any.end, rows, count, s);
+  for (int i = 0; i < count; ++i) {
+    if (first[i].started)
+      merge_few_rows(call.p.head_dim_v, first[i].tile.rows, call.scale, rows[i].to, first[i].state);
+    first[i].started = true;
+  }
+}
+
+inline void write_tile(const FlashCall& call, const Tile& tile, bool few, int vectors, const Partial& from) {
+  if (few) {
+    write_few_rows(call.args, call.p, tile, call.scale, from);
+  } else {
+    HEADWISE_FOR_WIDTH(vectors, write_rows, call.args, call.p, tile, from.o, call.scale, from.reference,
+                       from.sum);
+  }
+}
+
 // One task: a super-block of tiles, all chunks. Tiles of one head share what is staged. Tiles of neighbouring
 // heads (decoding) share pages: a token's heads lie side by side, and one head after the other would walk
 // through all pages of K and V for each (4,096 tokens of 8 heads of 128 are 8,192 pages, twice what a TLB
@@ -115,32 +184,18 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
   const std::int64_t last = first + call.tiles_per_task < behind ? first + call.tiles_per_task : behind;
 
   [[maybe_unused]] const ProductScope scope;
-  constexpr int kMost = FlashLayout::kTilesPerTask;
-  struct {
-    Tile tile;
-    BlockRange range;
-    int vectors;
-    float* q;
-    Partial state;
-    bool started;
-  } member[kMost];
+  TaskTile member[FlashLayout::kTilesPerTask];
   float* free = call.scratch(worker) + call.layout.block_floats;
   KeyRange all{INT64_MAX, 0};
-  const int count = static_cast<int>(last - first);
-  for (int i = 0; i < count; ++i) {
-    auto& m = member[i];
-    m.tile = call.tiling.tile(call.args, call.p, one_head ? (first + i) * heads + index % heads : first + i);
+  int count = 0;
+  for (std::int64_t i = first; i < last; ++i) {
+    auto& m = member[count];
+    m.tile = call.tiling.tile(call.args, call.p, one_head ? i * heads + index % heads : i);
     m.range = tile_range(Rows(call.p), m.tile);
     m.vectors = vectors_for(m.tile.rows);
     if (m.vectors == 0) continue;
-    const int lanes = m.vectors * kLanes;
-    m.q = free;
-    const std::int64_t q_rows = kShape.query_rows(call.p);
-    m.state = call.partial_at(free + q_rows * lanes, lanes);
-    free += (q_rows + kShape.output_rows(call.p) + 2) * lanes;
-    m.started = false;
-    HEADWISE_FOR_WIDTH(m.vectors, pack_queries, call.args, call.p, m.tile, call.scale.query, m.q);
-    clear(m.state, lanes);
+    ++count;
+    free = begin_tile(call, m, free);
     if (m.range.any.empty()) continue;
     const std::int64_t origin = m.tile.band.keys.begin;
     if (m.range.any.begin - origin < all.begin) all.begin = m.range.any.begin - origin;
@@ -155,21 +210,23 @@ inline void flash_task(void* context, std::int64_t index, int worker) {
       const KeyRange keys = keys_of_chunk(tile, {origin + all.begin, origin + all.end}, chunk);
       shared = call.share(call, tile, keys, worker);
     }
-    for (int i = 0; i < count; ++i) {
+    int together = 1;
+    for (int i = 0; i < count; i += together) {
       auto& m = member[i];
       const KeyRange keys = keys_of_chunk(m.tile, m.range.any, chunk);
-      if (m.vectors == 0 || keys.empty()) continue;
+      together = m.few ? few_together(&m, member + count) : 1;
+      if (keys.empty()) continue;
+      if (m.few) {
+        few_tiles_chunk(call, &m, together, keys, worker);
+        continue;
+      }
       HEADWISE_FOR_WIDTH(m.vectors, flash_tile_chunk, call, m.tile, m.q, m.range, keys,
                          share ? &shared : nullptr, worker, m.state, m.started);
       m.started = true;
     }
   }
-  for (int i = 0; i < count; ++i) {
-    auto& m = member[i];
-    if (m.vectors == 0) continue;
-    HEADWISE_FOR_WIDTH(m.vectors, write_rows, call.args, call.p, m.tile, m.state.o, call.scale,
-                       m.state.reference, m.state.sum);
-  }
+  for (int i = 0; i < count; ++i)
+    write_tile(call, member[i].tile, member[i].few, member[i].vectors, member[i].state);
 }
 
 // One task of a split call: one chunk of one tile, into its own partial.
@@ -185,9 +242,16 @@ inline void flash_split_task(void* context, std::int64_t index, int worker) {
   if (vectors == 0) return;
   [[maybe_unused]] const ProductScope scope;
   float* q = call.scratch(worker) + call.layout.block_floats;
-  const Partial to = call.partial_at(call.split_partial(tile_index, chunk), vectors * kLanes);
-  clear(to, vectors * kLanes);
+  const bool few = has_few_rows(call, tile, range);
+  const Partial to = call.split_partial(tile_index, chunk, few, vectors * kLanes);
+  clear(to, few ? kLanes : vectors * kLanes);
   if (keys.empty()) return;
+  if (few) {
+    const FewRows member{tile, q, to};
+    pack_few_queries(call.args, call.p, tile, call.scale.query, q);
+    few_rows_chunk(call.args, call.p, call.scale, range, keys, keys.end, &member, 1, call.scratch(worker));
+    return;
+  }
   HEADWISE_FOR_WIDTH(vectors, pack_queries, call.args, call.p, tile, call.scale.query, q);
   HEADWISE_FOR_WIDTH(vectors, flash_tile_chunk, call, tile, q, range, keys, nullptr, worker, to, false);
 }
@@ -198,15 +262,19 @@ inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/
   const BlockRange range = tile_range(Rows(call.p), tile);
   const int vectors = vectors_for(tile.rows);
   if (vectors == 0) return;
-  const int lanes = vectors * kLanes;
+  const bool few = has_few_rows(call, tile, range);
   const std::int64_t origin = tile.band.keys.begin;
   const std::int64_t first = range.any.empty() ? 0 : (range.any.begin - origin) / kFlashChunk;
-  const Partial to = call.partial_at(call.split_partial(index, first), lanes);
+  const Partial to = call.split_partial(index, first, few, vectors * kLanes);
   for (std::int64_t chunk = first + 1; chunk * kFlashChunk < range.any.end - origin; ++chunk) {
-    const Partial from = call.partial_at(call.split_partial(index, chunk), lanes);
-    HEADWISE_FOR_WIDTH(vectors, merge, call.p.head_dim_v, call.scale, from, to);
+    const Partial from = call.split_partial(index, chunk, few, vectors * kLanes);
+    if (few) {
+      merge_few_rows(call.p.head_dim_v, tile.rows, call.scale, from, to);
+    } else {
+      HEADWISE_FOR_WIDTH(vectors, merge, call.p.head_dim_v, call.scale, from, to);
+    }
   }
-  HEADWISE_FOR_WIDTH(vectors, write_rows, call.args, call.p, tile, to.o, call.scale, to.reference, to.sum);
+  write_tile(call, tile, few, vectors, to);
 }
 
 inline FlashCall flash_call(const AttentionArgs& args, const RunContext& context) {

@@ -194,12 +194,22 @@ inline Float hyperbolic_tangent(Float value) {
   return add(divide(over, q), select(small, x, zero()));
 }
 
+// What scores are multiplied by before the cap, or alone.
+inline Float logit_factor(bool capped, float scale, float softcap) {
+  const float factor = capped ? scale / softcap : scale;
+  return broadcast(factor < __FLT_MAX__ ? factor : __FLT_MAX__);  // inf * 0 is NaN
+}
+
+// A cap so far off that scores would be subnormal beside it caps nothing.
+inline bool is_capped(const AttentionProblem& p, Scale scale) {
+  return p.softcap != 0 && scale.logit / p.softcap >= __FLT_MIN__;
+}
+
 // Scores times the scale, capped, and ALiBi's distances taken off.
 template <int N, bool Capped, bool Alibi>
 [[gnu::noinline]] inline void logits_of(float* s, std::int64_t begin, std::int64_t keys, float scale,
                                         float softcap, const LaneFeatures& lanes, Float (&peak)[N]) {
-  const float factor = Capped ? scale / softcap : scale;
-  const Float by = broadcast(factor < __FLT_MAX__ ? factor : __FLT_MAX__);  // inf * 0 is NaN
+  const Float by = logit_factor(Capped, scale, softcap);
   const Float cap = broadcast(softcap);
   Float slope[N];
   Float place[N];
@@ -271,8 +281,7 @@ inline void transform_scores(const AttentionProblem& p, const LaneFeatures& lane
                              std::int64_t begin, std::int64_t keys, float* s, Float (&peak)[N]) {
   if (makes_logits(p)) {
     const bool alibi = p.alibi != AlibiKind::none;
-    // A cap so far off that scores would be subnormal beside it caps nothing.
-    const bool capped = p.softcap != 0 && scale.logit / p.softcap >= __FLT_MIN__;
+    const bool capped = is_capped(p, scale);
     if (capped && alibi) {
       logits_of<N, true, true>(s, begin, keys, scale.logit, p.softcap, lanes, peak);
     } else if (capped) {

@@ -75,14 +75,28 @@ inline void join_sinks(const AttentionArgs& args, const Rows& rows, const Tile& 
   total = fma(total, factor, added);
 }
 
+// 1 / dropout_scale(), exact: kept weights are scaled where rows are written.
+inline Float kept_share(const AttentionProblem& p) {
+  return broadcast(1.0F - static_cast<float>(dropout_threshold(p.dropout_p)) / 65536.0F);
+}
+
+inline void write_lse(const AttentionArgs& args, const Rows& rows, const Tile& tile, Scale scale,
+                      const float* reference, const float* sum) {
+  if (!args.lse.present()) return;
+  RowCursor row(rows, tile.kv_head, tile.first_row);
+  for (std::int64_t i = 0; i < tile.rows; ++i, row.next()) {
+    args.lse.as<float>()[tile.sequence.item_q * args.lse.stride[0] + row.head * args.lse.stride[1] +
+                         (tile.sequence.row_q + row.token) * args.lse.stride[2]] =
+        log_sum_exp(reference[i], scale.natural, sum[i]);
+  }
+}
+
 // out = O^T / sum, 0 where a row saw no key (its sum is 0), and its LSE. reference is in raw scores.
 template <int N>
 inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, const float* o,
                        Scale scale, const float* reference, const float* sum) {
   constexpr int kWidth = kLanes * N;
   const Rows rows(p);
-  // 1 / dropout_scale(), exact: kept weights are scaled here.
-  const Float kept_share = broadcast(1.0F - static_cast<float>(dropout_threshold(p.dropout_p)) / 65536.0F);
   RowCursor at(rows, tile.kv_head, tile.first_row);
   for (int n = 0; n < N; ++n) {
     Element* target[kLanes];
@@ -95,7 +109,7 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
     const Mask unseen = equal(total, zero());
     Float factor = broadcast(1.0F);
     if (p.sinks) join_sinks(args, rows, tile, n * kLanes, scale, load(reference + n * kLanes), total, factor);
-    if (p.dropout_p != 0) total = multiply(total, kept_share);
+    if (p.dropout_p != 0) total = multiply(total, kept_share(p));
     const Float over = divide(broadcast(1.0F), total);
     for (std::int64_t d = 0; d < p.head_dim_v; d += kLanes) {
       const int columns = columns_from(d, p.head_dim_v);
@@ -115,13 +129,7 @@ inline void write_rows(const AttentionArgs& args, const AttentionProblem& p, con
       }
     }
   }
-  if (!args.lse.present()) return;
-  RowCursor row(rows, tile.kv_head, tile.first_row);
-  for (std::int64_t i = 0; i < tile.rows; ++i, row.next()) {
-    args.lse.as<float>()[tile.sequence.item_q * args.lse.stride[0] + row.head * args.lse.stride[1] +
-                         (tile.sequence.row_q + row.token) * args.lse.stride[2]] =
-        log_sum_exp(reference[i], scale.natural, sum[i]);
-  }
+  write_lse(args, rows, tile, scale, reference, sum);
 }
 
 // Which keys each lane may see, relative to a block's first key; padding lanes see none.

@@ -16,6 +16,8 @@ HEADWISE_TARGET_BEGIN(HEADWISE_AVX2)
 namespace headwise::cpu::avx2 {
 namespace {
 using Element = float16;
+// Of 8 lanes: row by row 8 rows take 0.75 to 0.9 of the time of a vector of lanes.
+constexpr int kFewRows = 8;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx2/vector.inl"
 #include "cpu/simd/tiles.inl"
@@ -26,6 +28,8 @@ using Element = float16;
 #include "cpu/simd/dropout.inl"
 #include "cpu/simd/partial.inl"
 #include "cpu/simd/online_softmax.inl"
+#include "cpu/simd/row_features.inl"
+#include "cpu/simd/few_rows.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
 }  // namespace

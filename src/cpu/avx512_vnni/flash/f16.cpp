@@ -17,6 +17,7 @@ HEADWISE_TARGET_BEGIN(HEADWISE_AVX512_VNNI)
 namespace headwise::cpu::avx512_vnni {
 namespace {
 using Element = float16;
+constexpr int kFewRows = 8;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
 #include "cpu/avx512_vnni/fixed_point.inl"
@@ -28,6 +29,8 @@ using Element = float16;
 #include "cpu/simd/dropout.inl"
 #include "cpu/simd/partial.inl"
 #include "cpu/simd/online_softmax.inl"
+#include "cpu/simd/row_features.inl"
+#include "cpu/simd/few_rows.inl"
 #include "cpu/simd/flash.inl"
 // clang-format on
 }  // namespace
