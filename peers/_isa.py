@@ -8,15 +8,9 @@ import os
 
 LIMIT = "HEADWISE_MAX_ISA"
 # MKL's E3 is AVX-512 with vdpbf16ps, what it takes on a processor that has no AMX; plain AVX512 widens to f32.
-# The kernels' avx512 and avx512_vnni are one to these libraries: all of AVX-512.
-MKL = {"avx512_vnni": "AVX512_E3", "avx512": "AVX512_E3", "avx2": "AVX2", "scalar": "SSE4_2"}
-ONEDNN = {
-    "avx512_vnni": "AVX512_CORE_FP16",
-    "avx512": "AVX512_CORE_FP16",
-    "avx2": "AVX2",
-    "scalar": "SSE41",
-}
-ATEN = {"avx512_vnni": "avx512", "avx512": "avx512", "avx2": "avx2", "scalar": "default"}
+MKL = {"avx512": "AVX512_E3", "avx2": "AVX2", "scalar": "SSE4_2"}
+ONEDNN = {"avx512": "AVX512_CORE_FP16", "avx2": "AVX2", "scalar": "SSE41"}
+ATEN = {"avx512": "avx512", "avx2": "avx2", "scalar": "default"}
 # By set. One that is not here has no such switch.
 SETS = {
     "torch": {"ATEN_CPU_CAPABILITY": ATEN, "MKL_ENABLE_INSTRUCTIONS": MKL, "ONEDNN_MAX_CPU_ISA": ONEDNN},

@@ -21,7 +21,6 @@ constexpr std::array kIsaNames = {
     IsaName{"scalar", "scalar", "nothing"},
     IsaName{"avx2", "avx2", "AVX2 with FMA and F16C"},
     IsaName{"avx512", "avx512", "AVX-512 (F, BW, DQ, VL)"},
-    IsaName{"avx512_vnni", "avx512_vnni", "AVX-512 VNNI (and AVX-512)"},
     IsaName{"amx", "amx_bf16", "AMX-BF16 (and AVX-512)"},
 };
 

@@ -178,14 +178,12 @@ CpuFeatures detect() {
 
 CpuFeatures limit_isa(CpuFeatures features, std::string_view max_isa) {
   const bool amx = max_isa == "amx";
-  const bool extended = amx || max_isa == "avx512_vnni";
-  const bool avx512 = extended || max_isa == "avx512";
+  const bool avx512 = amx || max_isa == "avx512";
   const bool avx2 = avx512 || max_isa == "avx2";
   for (const NamedFeature& feature : kFeatures) {
-    const bool allowed = feature.name.starts_with("amx")       ? amx
-                         : feature.name.starts_with("avx512_") ? extended
-                         : feature.name == "avx512"            ? avx512
-                                                               : avx2;
+    const bool allowed = feature.name.starts_with("amx")      ? amx
+                         : feature.name.starts_with("avx512") ? avx512
+                                                              : avx2;
     if (!allowed) features.*feature.member = false;
   }
   return features;

@@ -21,8 +21,7 @@ struct CpuFeatures {
   int family = 0, model = 0;
 };
 
-// Lowered by HEADWISE_MAX_ISA=scalar|avx2|avx512|avx512_vnni|amx, which is read once. avx512 is what the
-// first processors had (F, BW, DQ, VL); avx512_vnni all extensions of it.
+// Lowered by HEADWISE_MAX_ISA=scalar|avx2|avx512|amx, which is read once.
 const CpuFeatures& cpu_features();
 // The features that remain under a limit. Any other word means scalar: a typing error costs speed
 // at once, where ignoring it would let a test of a lower instruction set run on the highest.

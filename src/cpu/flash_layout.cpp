@@ -14,17 +14,12 @@ std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t ke
     bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + tail_elements(p.head_dim) +
              keys * tile_columns(p.head_dim)) *
             2;
-  } else if (staging == Staging::fixed_point) {
-    // Scales and norms of K, scales and marks of V; 8 rows of K in f32; K, V^T.
-    bytes = (4 * widened_columns(keys) + 8 * widened_columns(p.head_dim)) * 4 +
-            (keys * tile_columns(p.head_dim) + tile_rows(p.head_dim_v) * transposed_stride(keys)) * 2;
   }
   return line_up(static_cast<std::size_t>(bytes));
 }
 
 std::size_t KernelShape::visible_bytes(const AttentionProblem& p, std::int64_t keys) const {
   if (p.mask == MaskKind::none) return 0;
-  if (staging == Staging::fixed_point) return line_up(static_cast<std::size_t>(keys * 4));  // marks
   const std::int64_t bytes = staging == Staging::tiles ? tile_rows(p.head_dim_v) * transposed_stride(keys) * 2
                                                        : keys * widened_columns(p.head_dim_v) * 4;
   return line_up(static_cast<std::size_t>(bytes));

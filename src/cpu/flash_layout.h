@@ -15,7 +15,6 @@ enum class Staging : std::uint8_t {
   as_they_lie,  // f32, from the tensors; copied as rows where several tiles read them
   widened,      // 16-bit elements as rows of f32
   tiles,        // bf16: V transposed, K copied where its rows do not fill tiles (cpu/amx/tiles.inl)
-  fixed_point,  // 16-bit integers with scales, V transposed (cpu/avx512_vnni/tiles.inl)
 };
 
 // offset + count * each. Sizes that validate() can count may, padded to tiles or cut into partials, leave 64
@@ -62,7 +61,6 @@ struct KernelShape {
   [[nodiscard]] constexpr std::int64_t query_rows(const AttentionProblem& p) const {
     if (staging == Staging::tiles) return tile_columns(p.head_dim) / 2;
     // Pairs of integers, scales, norms, and f32.
-    if (staging == Staging::fixed_point) return (p.head_dim + 1) / 2 + 2 + p.head_dim;
     return p.head_dim;
   }
   // Rows of O^T.

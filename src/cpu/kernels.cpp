@@ -3,10 +3,8 @@
 namespace headwise::cpu {
 
 std::span<const Kernel* const> kernels() {
-  // avx512_vnni is faster than avx512 in f16, and behind it: where a row of V is uneven it is less exact.
   static constexpr const Kernel* kBestFirst[] = {
       &kAmxFlashBf16,           &kAvx512FlashF32,         &kAvx512FlashF16,          &kAvx512FlashBf16,  //
-      &kAvx512VnniFlashF16,                                                                              //
       &kAvx512UnfusedF32,       &kAvx512UnfusedF16,       &kAvx512UnfusedBf16,       &kAvx512MemeffF32,  //
       &kAvx2FlashF32,           &kAvx2FlashF16,           &kAvx2FlashBf16,                               //
       &kAvx2UnfusedF32,         &kAvx2UnfusedF16,         &kAvx2UnfusedBf16,                             //

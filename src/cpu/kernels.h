@@ -22,7 +22,6 @@ inline constexpr FeatureSet kEveryFeature{.window = true,
 std::span<const Kernel* const> kernels();
 
 extern const Kernel kAmxFlashBf16;
-extern const Kernel kAvx512VnniFlashF16;
 extern const Kernel kAvx512FlashF32;
 extern const Kernel kAvx512FlashF16;
 extern const Kernel kAvx512FlashBf16;

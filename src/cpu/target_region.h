@@ -18,7 +18,6 @@
 // What the kernels of a folder may use; core/cpu_features.h asks the processor for the same.
 #define HEADWISE_AVX2 "avx2,fma,f16c"
 #define HEADWISE_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma,avx2,f16c"
-#define HEADWISE_AVX512_VNNI HEADWISE_AVX512 ",avx512vnni"
 
 // g++ 12's own immintrin.h reads undefined vectors on purpose and is warned about it where it is
 // inlined.
