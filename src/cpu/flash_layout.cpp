@@ -9,9 +9,10 @@ std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t ke
   const bool paged = p.page_size > 0;
   if (staging == Staging::widened || (staging == Staging::as_they_lie && (paged || shared))) {
     bytes = keys * (widened_columns(p.head_dim) + widened_columns(p.head_dim_v)) * 4;
-  } else if (staging == Staging::tiles) {
+  } else if (tiled()) {
     // V^T, and K where its rows do not fill tiles, do not lie one after the other or are read by many tiles.
-    bytes = (tile_rows(p.head_dim_v) * transposed_stride(keys) + tail_elements(p.head_dim) +
+    bytes = parts_of(staging) *
+            (tile_rows(p.head_dim_v) * transposed_stride(keys) + tail_elements(p.head_dim) +
              keys * tile_columns(p.head_dim)) *
             2;
   }
@@ -20,8 +21,9 @@ std::size_t KernelShape::staged_bytes(const AttentionProblem& p, std::int64_t ke
 
 std::size_t KernelShape::visible_bytes(const AttentionProblem& p, std::int64_t keys) const {
   if (p.mask == MaskKind::none) return 0;
-  const std::int64_t bytes = staging == Staging::tiles ? tile_rows(p.head_dim_v) * transposed_stride(keys) * 2
-                                                       : keys * widened_columns(p.head_dim_v) * 4;
+  const std::int64_t bytes = tiled()
+                                 ? parts_of(staging) * tile_rows(p.head_dim_v) * transposed_stride(keys) * 2
+                                 : keys * widened_columns(p.head_dim_v) * 4;
   return line_up(static_cast<std::size_t>(bytes));
 }
 
@@ -44,7 +46,7 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
       shape.staged_bytes(p, std::min(p.seq_kv, chunk), shares && most_tiles > 1 && tiling.tiles_per_head > 1);
   floats_offset = visible_offset + shape.visible_bytes(p, policy.block_kv);
   const std::int64_t few_partial = shape.few_partial_floats(p);
-  block_floats = std::max(policy.block_kv * width + width + partial,
+  block_floats = std::max(shape.score_rows(policy.block_kv) * width + width + partial,
                           kHeadsPerTask * (shape.few_rows * kFewBlock + few_partial));
   const std::int64_t worker_floats = block_floats + most_tiles * (shape.query_rows(p) * width + partial) +
                                      kHeadsPerTask * (shape.few_query_floats(p) + few_partial);
@@ -64,9 +66,10 @@ FlashLayout::FlashLayout(const AttentionProblem& p, const Policy& policy, const 
   partials_offset = worker_bytes * static_cast<std::size_t>(threads);
   packed_offset = workspace_total(partials_offset, partial_bytes, most * chunks);
   bytes = packed_offset;
-  if (shape.staging != Staging::tiles || tiling.tiles_per_head <= 1) return;
+  if (!shape.tiled() || tiling.tiles_per_head <= 1) return;
   packed_stride = transposed_stride(std::min(p.seq_kv, chunk));
-  packed_bytes = static_cast<std::size_t>(tile_rows(p.head_dim_v) * packed_stride * 2);
+  packed_bytes =
+      static_cast<std::size_t>(parts_of(shape.staging) * tile_rows(p.head_dim_v) * packed_stride * 2);
   bytes = workspace_total(packed_offset, packed_bytes, tiling.heads * chunks);
 }
 

@@ -15,7 +15,11 @@ enum class Staging : std::uint8_t {
   as_they_lie,  // f32, from the tensors; copied as rows where several tiles read them
   widened,      // 16-bit elements as rows of f32
   tiles,        // bf16: V transposed, K copied where its rows do not fill tiles (cpu/amx/tiles.inl)
+  split_tiles,  // f16 as two parts in bf16: V transposed, K copied, each twice
 };
+constexpr int parts_of(Staging staging) {
+  return staging == Staging::split_tiles ? 2 : staging == Staging::tiles ? 1 : 0;
+}
 
 // offset + count * each. Sizes that validate() can count may, padded to tiles or cut into partials, leave 64
 // bits: then more than any machine has, not what is left after wrapping round.
@@ -48,6 +52,8 @@ constexpr std::int64_t tail_elements(std::int64_t head_dim) {
 
 // Keys of a block of a tile of few rows (cpu/simd/few_rows.inl).
 constexpr std::int64_t kFewBlock = 64;
+// Keys whose scores are turned into weights at a time, where matrix tiles make them.
+constexpr std::int64_t kTileStrip = 64;
 
 // What a layout must know of a kernel's micro-kernels.
 struct KernelShape {
@@ -57,15 +63,20 @@ struct KernelShape {
   int few_rows = 0;  // tiles of at most so many are computed row by row
 
   [[nodiscard]] constexpr std::int64_t width() const { return std::int64_t{lanes} * vectors; }
+  [[nodiscard]] constexpr bool tiled() const { return parts_of(staging) > 0; }
   // Floats of Q^T a lane.
   [[nodiscard]] constexpr std::int64_t query_rows(const AttentionProblem& p) const {
-    if (staging == Staging::tiles) return tile_columns(p.head_dim) / 2;
-    // Pairs of integers, scales, norms, and f32.
+    if (tiled()) return parts_of(staging) * tile_columns(p.head_dim) / 2;
     return p.head_dim;
   }
   // Rows of O^T.
   [[nodiscard]] constexpr std::int64_t output_rows(const AttentionProblem& p) const {
-    return staging == Staging::tiles ? tile_rows(p.head_dim_v) : p.head_dim_v;
+    return tiled() ? tile_rows(p.head_dim_v) : p.head_dim_v;
+  }
+  // Of S^T and P^T of a block. Two parts of a weight are as large as a score, and stand beside a strip of
+  // scores.
+  [[nodiscard]] constexpr std::int64_t score_rows(std::int64_t block_kv) const {
+    return block_kv + (parts_of(staging) == 2 ? kTileStrip : 0);
   }
   // Of a tile of few rows: Q, and a partial (O, then a vector of references and one of sums).
   [[nodiscard]] constexpr std::int64_t few_query_floats(const AttentionProblem& p) const {
@@ -103,7 +114,7 @@ struct FlashLayout {
   std::int64_t lanes = 1;
   std::size_t partials_offset = 0;
   std::size_t partial_bytes = 0;
-  std::size_t packed_offset = 0;  // V^T of all heads, a chunk after the other: where Staging::tiles shares it
+  std::size_t packed_offset = 0;  // V^T of all heads, a chunk after the other: where tiles share it
   std::size_t packed_bytes = 0;   // of a chunk
   std::int64_t packed_stride = 0;
   std::size_t bytes = 0;

@@ -21,6 +21,7 @@ inline constexpr FeatureSet kEveryFeature{.window = true,
 // Best first: plan() takes the first that supports a problem.
 std::span<const Kernel* const> kernels();
 
+extern const Kernel kAmxFlashF16;
 extern const Kernel kAmxFlashBf16;
 extern const Kernel kAvx512FlashF32;
 extern const Kernel kAvx512FlashF16;

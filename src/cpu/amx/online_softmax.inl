@@ -6,7 +6,7 @@
 // keys, so 2^14). Then that lane, and no other, takes its maximum for reference, and the strip is weighed
 // anew. So a strip is read once, while the matrix unit works at the next one's scores.
 
-constexpr std::int64_t kStrip = 64;
+constexpr std::int64_t kStrip = kTileStrip;
 
 template <int N>
 struct TileSoftmax {
@@ -50,7 +50,7 @@ struct TileSoftmax {
 
   // Where the weights of the strip at `begin` go, behind those that wait.
   float* weights_at(std::int64_t begin) const {
-    return weights + (waiting_keys == 0 ? 0 : begin - waiting_begin) / 2 * kWidth;
+    return weights + (waiting_keys == 0 ? 0 : begin - waiting_begin) / 2 * kParts * kWidth;
   }
 
   bool unseen() const {
@@ -200,7 +200,7 @@ inline void online_softmax(const AttentionArgs& args, const AttentionProblem& p,
     softmax.add_strip(from, s, begin, count);
     if (p.dropout_p != 0) {
       drop_block<N>(args, p, lanes, begin, count,
-                    softmax.weights + (begin - softmax.waiting_begin) / 2 * kLanes * N);
+                    softmax.weights + (begin - softmax.waiting_begin) / 2 * kParts * kLanes * N);
     }
     if (own || count % kStep != 0) softmax.multiply_values();
   }

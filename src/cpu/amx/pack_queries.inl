@@ -1,15 +1,5 @@
 // Queries in the form in which amx/tiles.inl multiplies them: for each 32 columns 16 rows of pairs of
-// columns, a dword a query, zeros behind head_dim.
-
-// Queries times 1, -1 or 0 (Scale): a sign, or nothing but NaN of what is not finite.
-inline Int scaled_halves(Int halves, float factor) {
-  if (factor != 0) {
-    return _mm512_xor_si512(halves, _mm512_set1_epi16(static_cast<std::int16_t>(factor < 0 ? 0x8000 : 0)));
-  }
-  const Int exponent = _mm512_set1_epi16(0x7F80);
-  const Int nan = _mm512_set1_epi16(0x7FC0);
-  return _mm512_maskz_mov_epi16(_mm512_cmpeq_epi16_mask(_mm512_and_si512(halves, exponent), exponent), nan);
-}
+// columns, a dword a query, the parts of a row one after the other; zeros behind head_dim.
 
 template <int N>
 inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile, float factor,
@@ -24,14 +14,20 @@ inline void pack_queries(const AttentionArgs& args, const AttentionProblem& p, c
                       : nullptr;
     }
     for (std::int64_t d = 0; d < p.head_dim; d += kStep) {
-      Float x[kLanes];
+      Float x[kParts][kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        x[i] = zero();
+        for (int part = 0; part < kParts; ++part) x[part][i] = zero();
         if (source[i] == nullptr) continue;
-        x[i] = _mm512_castsi512_ps(scaled_halves(load_halves(source[i] + d, p.head_dim - d), factor));
+        Int parts[kParts];
+        load_parts(source[i] + d, p.head_dim - d, factor, parts);
+        for (int part = 0; part < kParts; ++part) x[part][i] = _mm512_castsi512_ps(parts[part]);
       }
-      transpose(x);
-      for (int i = 0; i < kLanes; ++i) store(q + (d / 2 + i) * kWidth + n * kLanes, x[i]);
+      for (int part = 0; part < kParts; ++part) {
+        transpose(x[part]);
+        for (int i = 0; i < kLanes; ++i) {
+          store(q + ((d / 2 + i) * kParts + part) * kWidth + n * kLanes, x[part][i]);
+        }
+      }
     }
   }
 }

@@ -33,7 +33,7 @@ inline Staged share_packed(const FlashCall& call, const Tile& tile, KeyRange key
   const KeyRange packed = packed_keys(call.p, tile.sequence, chunk);
   const bfloat16* values =
       packed_chunk(call, tile.batch * call.p.kv_heads + tile.kv_head, chunk) + (keys.begin - packed.begin);
-  return stage_beside<bfloat16>(values, call.layout.packed_stride, call.args, call.p, tile.sequence,
+  return stage_beside<Element>(values, call.layout.packed_stride, call.args, call.p, tile.sequence,
                                 tile.kv_head, keys, reinterpret_cast<bfloat16*>(call.staged(worker)), true);
 }
 
@@ -41,8 +41,8 @@ inline Staged share_copied(const FlashCall& call, const Tile& tile, KeyRange key
   const std::int64_t stride = transposed_stride(keys.end - keys.begin);
   auto* values = reinterpret_cast<bfloat16*>(call.staged(worker));
   transpose_values(call.args.v, call.p, tile.sequence, tile.kv_head, keys, values, stride);
-  return stage_beside<bfloat16>(values, stride, call.args, call.p, tile.sequence, tile.kv_head, keys,
-                                values + tile_rows(call.p.head_dim_v) * stride, true);
+  return stage_beside<Element>(values, stride, call.args, call.p, tile.sequence, tile.kv_head, keys,
+                                values + kParts * tile_rows(call.p.head_dim_v) * stride, true);
 }
 
 inline Status run_packed(const AttentionArgs& args, const RunContext& context) noexcept {

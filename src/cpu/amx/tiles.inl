@@ -8,7 +8,6 @@
 
 // 2 vectors of queries: 2 x 2 sums, two operands of either side: all 8 tiles, 4 loads for 4 multiplications.
 constexpr int kVectors = 2;
-constexpr Staging kStaging = Staging::tiles;
 // Keys of a step of the second product; pairs of keys (and of columns) are one dword.
 constexpr std::int64_t kStep = 32;
 
@@ -40,51 +39,55 @@ struct Staged {
   std::int64_t first;
 };
 
-inline Int load_halves(const bfloat16* p, std::int64_t count) {
-  return _mm512_maskz_loadu_epi16(count >= 32 ? 0xFFFFFFFFU : (1U << count) - 1U, p);
+// The first `count` of 32 columns that are parts already.
+inline void load_parts(const bfloat16* from, std::int64_t count, Int (&part)[1]) {
+  part[0] = load_halves(from, count);
 }
 
-// Rows of 32 columns at a time, zeros behind `columns`.
-inline void copy_rows(const bfloat16* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
-                      bfloat16* to, std::int64_t to_stride) {
+// Rows of 32 columns at a time as `Parts` parts, zeros behind `columns`; lower parts stand `low` behind.
+template <int Parts = 1, class T>
+inline void copy_rows(const T* from, std::int64_t from_stride, std::int64_t rows, std::int64_t columns,
+                      bfloat16* to, std::int64_t to_stride, std::int64_t low = 0) {
   constexpr std::int64_t kAhead = 16;  // rows asked for; past the end of a tensor in vain, which is no error
   for (std::int64_t j = 0; j < rows; ++j) {
     for (std::int64_t d = 0; d < columns; d += 32) {
       prefetch(from + (j + kAhead) * from_stride + d);
-      _mm512_storeu_si512(to + j * to_stride + d, load_halves(from + j * from_stride + d, columns - d));
+      Int parts[Parts];
+      load_parts(from + j * from_stride + d, columns - d, parts);
+      for (int i = 0; i < Parts; ++i) _mm512_storeu_si512(to + j * to_stride + d + i * low, parts[i]);
     }
   }
 }
 
-inline Int widen_halves(const bfloat16* row, int count) {
-  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first_lanes(count), row));
-}
-
-// V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed.
+// V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed. Lower parts
+// stand behind all rows of higher ones.
 inline void transpose_values(const TensorView& v, const AttentionProblem& p, const Sequence& sequence,
                              std::int64_t kv_head, KeyRange keys, bfloat16* to, std::int64_t to_stride) {
   const std::int64_t count = keys.end - keys.begin;
+  const std::int64_t low = tile_rows(p.head_dim_v) * to_stride;
   for (std::int64_t j = 0; j < count; j += kStep) {
-    const bfloat16* source[kStep];
+    const Element* source[kStep] = {};
     std::int64_t end = 0;
     for (std::int64_t key = j; key < count && key < j + kStep; key = end) {
       const std::int64_t last = j + kStep < count ? j + kStep : count;
       end = run_end(p, sequence, keys.begin + key, keys.begin + last) - keys.begin;
-      const bfloat16* run = v.as<const bfloat16>() + key_offset(v, p, sequence, keys.begin + key, kv_head);
+      const Element* run = v.as<const Element>() + key_offset(v, p, sequence, keys.begin + key, kv_head);
       for (std::int64_t i = key; i < end; ++i) source[i - j] = run + (i - key) * v.stride[1];
     }
     for (std::int64_t d = 0; d < p.head_dim_v; d += kLanes) {
       const int columns = p.head_dim_v - d < kLanes ? static_cast<int>(p.head_dim_v - d) : kLanes;
-      Float x[kLanes];
+      Float x[kParts][kLanes];
       for (int r = 0; r < kLanes; ++r) {
-        const std::int64_t key = j + 2 * r;
-        const Int even = key < count ? widen_halves(source[2 * r] + d, columns) : _mm512_setzero_si512();
-        const Int odd =
-            key + 1 < count ? widen_halves(source[2 * r + 1] + d, columns) : _mm512_setzero_si512();
-        x[r] = _mm512_castsi512_ps(_mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+        Int parts[kParts];
+        load_key_pairs(source[2 * r], source[2 * r + 1], d, columns, parts);
+        for (int i = 0; i < kParts; ++i) x[i][r] = _mm512_castsi512_ps(parts[i]);
       }
-      transpose(x);
-      for (int i = 0; i < kLanes; ++i) _mm512_storeu_ps(to + (d + i) * to_stride + j, x[i]);
+      for (int part = 0; part < kParts; ++part) {
+        transpose(x[part]);
+        for (int i = 0; i < kLanes; ++i) {
+          _mm512_storeu_ps(to + part * low + (d + i) * to_stride + j, x[part][i]);
+        }
+      }
     }
   }
 }
@@ -92,23 +95,26 @@ inline void transpose_values(const TensorView& v, const AttentionProblem& p, con
 // K beside V^T that is there already: `values` has `v_stride` keys a row and begins with the first of `keys`.
 // Many tiles read a copy of K: rows of a head lie pages apart where many heads interleave.
 template <class T>
-inline Staged stage_beside(const T* values, std::int64_t v_stride, const AttentionArgs& args,
+inline Staged stage_beside(const bfloat16* values, std::int64_t v_stride, const AttentionArgs& args,
                            const AttentionProblem& p, const Sequence& sequence, std::int64_t kv_head,
-                           KeyRange keys, T* tail, bool many_tiles) {
-  const bool apart = args.k.stride[1] != p.head_dim;
-  if (p.head_dim % 32 == 0 && run_end(p, sequence, keys.begin, keys.end) == keys.end &&
-      !(many_tiles && apart)) {
-    const T* k = args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head);
-    return {k, args.k.stride[1], keys.end, values, v_stride, tail, keys.begin};
+                           KeyRange keys, bfloat16* tail, bool many_tiles) {
+  if constexpr (kParts == 1) {
+    const bool apart = args.k.stride[1] != p.head_dim;
+    if (p.head_dim % 32 == 0 && run_end(p, sequence, keys.begin, keys.end) == keys.end &&
+        !(many_tiles && apart)) {
+      const T* k = args.k.as<const T>() + key_offset(args.k, p, sequence, keys.begin, kv_head);
+      return {k, args.k.stride[1], keys.end, values, v_stride, tail, keys.begin};
+    }
   }
   // Rows that do not fill tiles: what stands behind them is somebody else's.
-  const std::int64_t k_stride = tile_columns(p.head_dim);
-  T* own_k = tail + tail_elements(p.head_dim);
+  const std::int64_t low = tile_columns(p.head_dim);
+  const std::int64_t k_stride = kParts * low;
+  bfloat16* own_k = tail + kParts * tail_elements(p.head_dim);
   std::int64_t end = 0;
   for (std::int64_t key = keys.begin; key < keys.end; key = end) {
     end = run_end(p, sequence, key, keys.end);
-    copy_rows(args.k.as<const T>() + key_offset(args.k, p, sequence, key, kv_head), args.k.stride[1],
-              end - key, p.head_dim, own_k + (key - keys.begin) * k_stride, k_stride);
+    copy_rows<kParts>(args.k.as<const T>() + key_offset(args.k, p, sequence, key, kv_head), args.k.stride[1],
+              end - key, p.head_dim, own_k + (key - keys.begin) * k_stride, k_stride, low);
   }
   return {own_k, k_stride, keys.end, values, v_stride, tail, keys.begin};
 }
@@ -117,10 +123,10 @@ template <class T, bool /*kShared*/ = false>
 inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
   const std::int64_t v_stride = transposed_stride(keys.end - keys.begin);
-  auto* own_v = reinterpret_cast<T*>(scratch);
+  auto* own_v = reinterpret_cast<bfloat16*>(scratch);
   transpose_values(args.v, p, sequence, kv_head, keys, own_v, v_stride);
   return stage_beside<T>(own_v, v_stride, args, p, sequence, kv_head, keys,
-                         own_v + tile_rows(p.head_dim_v) * v_stride, false);
+                         own_v + kParts * tile_rows(p.head_dim_v) * v_stride, false);
 }
 
 // V of keys [begin, begin + keys) of the staged ones, with zeros for those that `seen` has as 0.
@@ -128,10 +134,11 @@ inline Staged visible_values(const Staged& from, std::int64_t begin, std::int64_
                              std::int64_t head_dim_v, unsigned char* scratch) {
   auto* v = reinterpret_cast<bfloat16*>(scratch);
   const std::int64_t stride = transposed_stride(keys);
-  copy_rows(from.v + (begin - from.first), from.v_stride, tile_rows(head_dim_v), keys, v, stride);
+  const std::int64_t rows = kParts * tile_rows(head_dim_v);
+  copy_rows(from.v + (begin - from.first), from.v_stride, rows, keys, v, stride);
   for (std::int64_t j = 0; j < keys; ++j) {
     if (seen[j] != 0) continue;
-    for (std::int64_t d = 0; d < tile_rows(head_dim_v); ++d)
+    for (std::int64_t d = 0; d < rows; ++d)
       __builtin_memset(static_cast<void*>(v + d * stride + j), 0, 2);
   }
   return {nullptr, 0, 0, v, stride, from.tail, begin};
@@ -153,22 +160,36 @@ inline void zero_sums() {
     zero_sums<Count, I + 1>();
   }
 }
-// Loads row A and multiplies it with the columns.
-template <int N, int Count, int A = 0>
+// Loads row A, unless it is there still, and multiplies it with the columns.
+template <int N, int Count, bool Loaded = false, int A = 0>
 inline void multiply_rows(const bfloat16* const (&row)[Count], const std::int64_t (&stride)[Count],
                           std::int64_t at) {
   if constexpr (A < Count) {
-    tile_load<kRowTile<N, A>>(row[A] + at, stride[A] * 2);
+    if constexpr (!Loaded) tile_load<kRowTile<N, A>>(row[A] + at, stride[A] * 2);
     tile_multiply_bf16<A * N, kRowTile<N, A>, kColumnTile<N>>();
     if constexpr (N == 2) tile_multiply_bf16<A * N + 1, kRowTile<N, A>, kColumnTile<N> + 1>();
-    multiply_rows<N, Count, A + 1>(row, stride, at);
+    multiply_rows<N, Count, Loaded, A + 1>(row, stride, at);
   }
 }
-// 16 rows of pairs, a vector each; `stride` in floats.
+// 16 rows of pairs, a vector each, whose parts alternate.
 template <int N>
-inline void load_columns(const float* from, std::int64_t stride) {
-  tile_load<kColumnTile<N>>(from, stride * 4);
-  if constexpr (N == 2) tile_load<kColumnTile<N> + 1>(from + kLanes, stride * 4);
+inline void load_columns(const float* from) {
+  constexpr std::int64_t kStride = std::int64_t{4} * kParts * N * kLanes;
+  tile_load<kColumnTile<N>>(from, kStride);
+  if constexpr (N == 2) tile_load<kColumnTile<N> + 1>(from + kLanes, kStride);
+}
+// Adds the product of 32 columns of rows, from column `at` on, and as many rows of `columns`. The rows' lower
+// parts stand `low` behind.
+template <int N, int Count>
+inline void multiply_step(const bfloat16* const (&row)[Count], const std::int64_t (&stride)[Count],
+                          std::int64_t at, [[maybe_unused]] std::int64_t low, const float* columns) {
+  load_columns<N>(columns);
+  if constexpr (kParts == 2) multiply_rows<N, Count>(row, stride, at + low);
+  multiply_rows<N, Count>(row, stride, at);
+  if constexpr (kParts == 2) {
+    load_columns<N>(columns + kLanes * N);
+    multiply_rows<N, Count, N == 2>(row, stride, at);
+  }
 }
 template <int N, int Count, int I = 0>
 inline void load_sums(const float* from) {
@@ -191,7 +212,8 @@ inline void score_tiles(const Staged& from, std::int64_t begin, std::int64_t j, 
                         std::int64_t head_dim, float* s) {
   const bfloat16* row[Count];
   std::int64_t stride[Count];
-  const std::int64_t columns = tile_columns(head_dim);
+  const std::int64_t low = tile_columns(head_dim);
+  const std::int64_t columns = kParts * low;
   for (int a = 0; a < Count; ++a) {
     const std::int64_t key = begin + j + a * kTileHeight;
     row[a] = from.k + (key - from.first) * from.k_stride;
@@ -206,9 +228,8 @@ inline void score_tiles(const Staged& from, std::int64_t begin, std::int64_t j, 
     }
   }
   zero_sums<Count * N>();
-  for (std::int64_t d = 0; d < columns; d += kStep) {
-    load_columns<N>(q + d / kStep * kTileHeight * kLanes * N, kLanes * N);
-    multiply_rows<N, Count>(row, stride, d);
+  for (std::int64_t d = 0; d < low; d += kStep) {
+    multiply_step<N, Count>(row, stride, d, low, q + d / 2 * kParts * kLanes * N);
   }
   store_sums<N, Count>(s + j * kLanes * N);
 }
@@ -225,8 +246,8 @@ inline void scores(const Staged& from, std::int64_t begin, std::int64_t keys, co
 
 // Keys behind the last one have weights of 0, but what is staged of them for other tiles may not be finite.
 template <int N, int Count>
-inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p, std::int64_t keys,
-                        bfloat16* tail, bool empty, float* o) {
+inline void value_tiles(const bfloat16* v, std::int64_t v_stride, std::int64_t low, const float* p,
+                        std::int64_t keys, bfloat16* tail, bool empty, float* o) {
   const bfloat16* row[Count];
   std::int64_t stride[Count];
   for (int a = 0; a < Count; ++a) {
@@ -240,18 +261,19 @@ inline void value_tiles(const bfloat16* v, std::int64_t v_stride, const float* p
   }
   std::int64_t j = 0;
   for (; j + kStep <= keys; j += kStep) {
-    load_columns<N>(p + j / 2 * kLanes * N, kLanes * N);
-    multiply_rows<N, Count>(row, stride, j);
+    multiply_step<N, Count>(row, stride, j, low, p + j / 2 * kParts * kLanes * N);
   }
   if (j < keys) {
+    constexpr std::int64_t kTile = kTileHeight * kStep;
     for (int a = 0; a < Count; ++a) {
-      bfloat16* const part = tail + a * kTileHeight * kStep;
-      copy_rows(row[a] + j, v_stride, kTileHeight, keys - j, part, kStep);
-      row[a] = part;
+      bfloat16* const to = tail + a * kTile;
+      for (int part = 0; part < kParts; ++part) {
+        copy_rows(row[a] + part * low + j, v_stride, kTileHeight, keys - j, to + part * Count * kTile, kStep);
+      }
+      row[a] = to;
       stride[a] = kStep;
     }
-    load_columns<N>(p + j / 2 * kLanes * N, kLanes * N);
-    multiply_rows<N, Count>(row, stride, 0);
+    multiply_step<N, Count>(row, stride, 0, Count * kTile, p + j / 2 * kParts * kLanes * N);
   }
   store_sums<N, Count>(o);
 }
@@ -262,23 +284,26 @@ inline void values(const Staged& from, std::int64_t begin, std::int64_t keys, co
                    std::int64_t head_dim_v, bool empty, float* o) {
   constexpr int kWidth = kLanes * N;
   const std::int64_t rows = tile_rows(head_dim_v);
+  const std::int64_t low = rows * from.v_stride;
   const bfloat16* v = from.v + (begin - from.first);
   constexpr std::int64_t kMost = std::int64_t{kTileHeight} * kRowTiles<N>;
   std::int64_t d = 0;
   for (; d + kMost <= rows; d += kMost) {
-    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, empty,
+    value_tiles<N, kRowTiles<N>>(v + d * from.v_stride, from.v_stride, low, p, keys, from.tail, empty,
                                  o + d * kWidth);
   }
   for (; d < rows; d += kTileHeight) {
-    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, p, keys, from.tail, empty, o + d * kWidth);
+    value_tiles<N, 1>(v + d * from.v_stride, from.v_stride, low, p, keys, from.tail, empty, o + d * kWidth);
   }
 }
 
 // The weights of key j and vector n that are not kept become 0, in their halves of the dwords.
 template <int N>
 inline void drop_weights(float* s, std::int64_t j, int n, Mask kept) {
-  float* cell = s + (j / 2 * N + n) * kLanes;
   const Int other = _mm512_set1_epi32(j % 2 == 0 ? static_cast<int>(0xFFFF0000U) : 0xFFFF);
-  const Int pair = _mm512_loadu_si512(cell);
-  _mm512_storeu_si512(cell, _mm512_mask_and_epi32(pair, inverse(kept), pair, other));
+  for (int part = 0; part < kParts; ++part) {
+    float* cell = s + ((j / 2 * kParts + part) * N + n) * kLanes;
+    const Int pair = _mm512_loadu_si512(cell);
+    _mm512_storeu_si512(cell, _mm512_mask_and_epi32(pair, inverse(kept), pair, other));
+  }
 }

@@ -1,4 +1,4 @@
-// Weights of a strip of scores, rounded to bf16 and paired by keys, as the second product reads them.
+// Weights of a strip of scores as the second product reads them: paired by keys, in parts (bf16_parts.inl).
 
 // What makes exponents of 2 of the scores of N vectors of lanes.
 template <int N>
@@ -10,9 +10,8 @@ struct Exponents {
   bool any_far;
 
   Exponents(const Float (&seen)[N], Float factor) : by(factor), any_far(false) {
-    // A multiply-add with `minus` errs by its rounding, 2^-24 of it: up to 2^13 that is 2^-11 of a weight,
-    // where rounding to bf16 takes 2^-9. Beyond, and where it is infinite, scores lose their reference first.
-    const Float most = broadcast(0x1p13F);
+    // Beyond kFarReference, and where it is infinite, scores lose their reference first.
+    const Float most = broadcast(kFarReference);
     for (int n = 0; n < N; ++n) {
       reference[n] = select(equal(seen[n], broadcast(-__builtin_inff())), zero(), seen[n]);
       minus[n] = multiply(subtract(zero(), reference[n]), by);
@@ -29,23 +28,14 @@ inline Float exponent_of(Float score, const Exponents<N>& e, int n) {
   return select(e.far[n], multiply(subtract(score, e.reference[n]), e.by), near);
 }
 
-// exp2_nonpositive() for weights that are rounded to bf16 (2^-9) anyway: degree 3, 9e-5. Weights below 2^-126
-// become 0 by ProductScope.
-inline Float exp2_for_bfloat16(Float t) {
-  const Float f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  Float p = broadcast(0x1.3bab6p-4F);
-  p = fma(p, f, broadcast(0x1.d23724p-3F));
-  p = fma(p, f, broadcast(0x1.63e65ep-1F));
-  p = fma(p, f, broadcast(1.0F));
-  return _mm512_scalef_ps(p, t);
-}
-
-// Halves up: ties are one in 65,536. The even key's weight is the lower half of a dword.
-inline Int pair_of_halves(Float even, Float odd) {
-  const Int half = _mm512_set1_epi32(0x8000);
-  const Int low = _mm512_add_epi32(_mm512_castps_si512(even), half);
-  const Int high = _mm512_add_epi32(_mm512_castps_si512(odd), half);
-  return _mm512_mask_alignr_epi8(high, 0x3333333333333333U, low, low, 2);
+// Stores row r of weights of vector n, its parts one after the other.
+template <int N>
+inline void store_weights(Float even, Float odd, float* weights, std::int64_t r, int n) {
+  Int part[kParts];
+  pair_weights(even, odd, part);
+  for (int i = 0; i < kParts; ++i) {
+    _mm512_storeu_si512(weights + ((r * kParts + i) * N + n) * kLanes, part[i]);
+  }
 }
 
 // Rows 2r and 2r + 1 of scores become row r of weights, for r in [first, last), added to `sum`.
@@ -57,10 +47,10 @@ inline void weigh_pairs(const float* s, std::int64_t first, std::int64_t last, c
 #pragma GCC unroll 2
     for (int n = 0; n < N; ++n) {
       const float* cell = s + 2 * r * kWidth + n * kLanes;
-      const Float even = exp2_for_bfloat16(exponent_of<N, Far>(load(cell), e, n));
-      const Float odd = exp2_for_bfloat16(exponent_of<N, Far>(load(cell + kWidth), e, n));
+      const Float even = weight_of(exponent_of<N, Far>(load(cell), e, n));
+      const Float odd = weight_of(exponent_of<N, Far>(load(cell + kWidth), e, n));
       sum[n] = add(sum[n], add(even, odd));
-      _mm512_storeu_si512(weights + r * kWidth + n * kLanes, pair_of_halves(even, odd));
+      store_weights<N>(even, odd, weights, r, n);
     }
   }
 }
@@ -73,12 +63,12 @@ inline void weigh(const float* s, std::int64_t keys, const Exponents<N>& e, Floa
   if (keys % 2 != 0) {
     for (int n = 0; n < N; ++n) {
       const Float last = load(s + (keys - 1) * kWidth + n * kLanes);
-      const Float even = exp2_for_bfloat16(exponent_of<N, Far>(last, e, n));
+      const Float even = weight_of(exponent_of<N, Far>(last, e, n));
       sum[n] = add(sum[n], even);
-      _mm512_storeu_si512(weights + keys / 2 * kWidth + n * kLanes, pair_of_halves(even, zero()));
+      store_weights<N>(even, zero(), weights, keys / 2, n);
     }
   }
-  for (std::int64_t r = (keys + 1) / 2; r < tile_columns(keys) / 2; ++r) {
+  for (std::int64_t r = (keys + 1) / 2 * kParts; r < tile_columns(keys) / 2 * kParts; ++r) {
     for (int n = 0; n < N; ++n) store(weights + r * kWidth + n * kLanes, zero());
   }
 }

@@ -30,6 +30,10 @@ inline Float load(const bfloat16* p) {
 inline Float load_first(const bfloat16* p, int count) {
   return widen_bfloat16(_mm256_maskz_loadu_epi16(first_lanes(count), p));
 }
+// The first `count` of 32, zeros behind.
+inline Int load_halves(const bfloat16* p, std::int64_t count) {
+  return _mm512_maskz_loadu_epi16(count >= 32 ? 0xFFFFFFFFU : (1U << count) - 1U, p);
+}
 // To nearest, ties to even; a NaN stays one.
 inline void store_first(float16* p, Float x, int count) {
   _mm256_mask_storeu_epi16(p, first_lanes(count),
@@ -123,6 +127,10 @@ inline Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
 inline Int exclusive_or(Int a, Int b) { return _mm512_xor_si512(a, b); }
 inline Int lower_half(Int a) { return _mm512_and_si512(a, _mm512_set1_epi32(0xFFFF)); }
 inline Int upper_half(Int a) { return _mm512_srli_epi32(a, 16); }
+// Of a dword of each the upper half, a's in the lower one.
+inline Int upper_halves(Int a, Int b) {
+  return _mm512_mask_alignr_epi8(b, 0x3333333333333333U, a, a, 2);
+}
 // Products of unsigned numbers, 64 bits a lane.
 inline void multiply_wide(Int a, Int b, Int& low, Int& high) {
   const Int even = _mm512_mul_epu32(a, b);

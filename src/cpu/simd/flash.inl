@@ -92,7 +92,7 @@ inline void flash_tile_chunk(const FlashCall& call, const Tile& tile, const floa
                              KeyRange keys, const Staged* ready, int worker, const Partial& to,
                              bool merge_into) {
   float* s = call.scratch(worker);
-  float* factor = s + call.block_kv * kLanes * N;
+  float* factor = s + kShape.score_rows(call.block_kv) * kLanes * N;
   const Partial fresh = merge_into ? call.partial_at(factor + kLanes * N, kLanes * N) : to;
   online_softmax<N>(call.args, call.p, tile, q, call.scale, range, keys, call.block_kv, ready,
                     {s, factor, call.staged(worker), call.visible(worker)}, fresh);

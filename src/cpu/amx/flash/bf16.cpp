@@ -21,6 +21,7 @@ using Element = bfloat16;
 constexpr int kFewRows = 4;
 // clang-format off: each .inl uses what stands above it.
 #include "cpu/avx512/vector.inl"
+#include "cpu/amx/bf16_parts.inl"
 #include "cpu/amx/tiles.inl"
 #include "cpu/simd/mask_scores.inl"
 #include "cpu/simd/tile_rows.inl"
