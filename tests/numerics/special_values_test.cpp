@@ -2,6 +2,7 @@
 // registry.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -170,6 +171,85 @@ TEST_P(SpecialValues, CapsAtTheEndsOfFloats) {
   problem.softmax_scale = 1e25F;
   ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
   EXPECT_TRUE(std::isfinite(first()));
+}
+
+// Elements at the ends of what f16 holds, and scores far beyond it, under a scale that makes logits of
+// about 1.
+TEST_P(SpecialValues, ElementsAtTheEndsOfHalfPrecision) {
+  AttentionProblem problem = problem_of("seq_q=40 seq_kv=600 heads=1 head_dim=40 lse=1");
+  for (const double size : {0x1p-20, 0x1p13}) {
+    SCOPED_TRACE("elements of about " + std::to_string(size));
+    problem.softmax_scale = static_cast<float>(1 / (size * size * std::sqrt(40.0)));
+    lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+    for (const TensorView& view : {inputs.args().q, inputs.args().k}) {
+      for (std::int64_t i = 0; i < view.elements(); ++i) {
+        const double x = size * load_element(view.dtype, view.data, i);
+        store_element(view.dtype, view.data, i, std::clamp(x, -65504.0, 65504.0));
+      }
+    }
+    const lab::Reference reference = check(lab::make_reference(inputs, 0.05, 1));
+    ASSERT_TRUE(lab::poison(inputs).ok());
+    ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+    const lab::Verdict verdict = lab::verify(inputs, reference);
+    EXPECT_TRUE(verdict.passed()) << verdict.reason;
+  }
+}
+
+// Values that are subnormal in f16, and so are their means: the same as of values 2^24 times as large,
+// rounded to whole steps.
+TEST_P(SpecialValues, SubnormalOutputs) {
+  const AttentionProblem problem = problem_of("seq_q=40 seq_kv=90 heads=1 head_dim=24");
+  lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+  const TensorView& v = inputs.args().v;
+  const TensorView& out = inputs.args().out;
+  std::vector<double> means;
+  for (const double step : {1.0, 0x1p-24}) {
+    for (std::int64_t i = 0; i < v.elements(); ++i) {
+      store_element(v.dtype, v.data, i, static_cast<double>(i * 37 % 401 - 200) * step);
+    }
+    ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+    for (std::int64_t i = 0; i < out.elements(); ++i) {
+      const double mean = load_element(out.dtype, out.data, i) / step;
+      if (step == 1) {
+        means.push_back(mean);
+        continue;
+      }
+      const double expected = means[static_cast<std::size_t>(i)];
+      const double rounding = problem.dtype == DType::f16 ? 0.5 + std::abs(expected) * 0x1p-11 : 0;
+      ASSERT_NEAR(mean, expected, rounding) << "element " << i;
+    }
+  }
+}
+
+// Scores of about 1 as sums of products that are far larger and cancel.
+TEST_P(SpecialValues, ScoresOfProductsThatCancel) {
+  const AttentionProblem problem = problem_of("seq_q=100 seq_kv=300 heads=1 head_dim=64 lse=1");
+  for (const double size : {8.0, 128.0}) {
+    SCOPED_TRACE("products add logits of about " + std::to_string(size));
+    lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+    const TensorView& q = inputs.args().q;
+    const TensorView& k = inputs.args().k;
+    // 13 n * 11 m - 11 n * 13 m = 0, of up to 11 bits each.
+    const auto seventh = [](double x) { return std::round(std::clamp(32 * x, -127.0, 127.0)) / 512; };
+    for (std::int64_t row = 0; row < 300; ++row) {
+      for (std::int64_t d = 0; d < 32; ++d) {
+        const std::int64_t at = row * 64 + d;
+        if (row < 100) {
+          const double n = seventh(load_element(q.dtype, q.data, at));
+          store_element(q.dtype, q.data, at, 13 * n);
+          store_element(q.dtype, q.data, at + 32, 11 * n);
+        }
+        const double m = size * seventh(load_element(k.dtype, k.data, at));
+        store_element(k.dtype, k.data, at, 11 * m + load_element(k.dtype, k.data, at + 32));
+        store_element(k.dtype, k.data, at + 32, -13 * m);
+      }
+    }
+    const lab::Reference reference = check(lab::make_reference(inputs, 0.05, 1));
+    ASSERT_TRUE(lab::poison(inputs).ok());
+    ASSERT_TRUE(run_planned(problem, inputs.args()).ok());
+    const lab::Verdict verdict = lab::verify(inputs, reference);
+    EXPECT_TRUE(verdict.passed()) << verdict.reason;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Registry, SpecialValues, testing::ValuesIn(forward_kernels()),
