@@ -1,12 +1,12 @@
-// f16 in matrix tiles of bf16: an element is the sum of two parts, exactly (11 bits of significand: 8 and, with
-// a sign, 3), and a weight nearly (16 bits of 24). A product is higher by higher, higher by lower and lower by
-// higher.
+// f16 in matrix tiles of bf16: an element is the sum of two parts, exactly (11 bits of significand: 8 and,
+// with a sign, 3), and a weight nearly (16 bits of 24). A product is higher by higher, higher by lower and
+// lower by higher.
 //
-// Lower by lower is left out. The lower part of an element is at most 2^-8 of it, with either sign, so a score
-// errs by at most 2^-16 of the sum of |q k|, and as a rule by 2^-18 of the root of the sum of their squares.
-// Rounding scores to f16, as the pass rule's plain attention does, takes 2^-12 of a score. So it shows only where
-// products cancel: logits of about 1 that are what is left of logits of 100 pass with errors of a third of their
-// limits, of 400 they do not (tests/numerics: ScoresOfProductsThatCancel).
+// Lower by lower is left out. The lower part of an element is at most 2^-8 of it, with either sign, so a
+// score errs by at most 2^-16 of the sum of |q k|, and as a rule by 2^-18 of the root of the sum of their
+// squares. Rounding scores to f16, as the pass rule's plain attention does, takes 2^-12 of a score. So it
+// shows only where products cancel: logits of about 1 that are what is left of logits of 100 pass with errors
+// of a third of their limits, of 400 they do not (tests/numerics: ScoresOfProductsThatCancel).
 //
 // What is not finite is a lower part, beside a higher one of 0: it meets each factor once, so that infinity
 // times a factor whose lower part is 0 stays infinity.
@@ -71,8 +71,8 @@ inline Float weight_of(Float t) {
   return _mm512_scalef_ps(p, t);
 }
 
-// What a weight has beyond its higher part, rounded. The higher one is cut: to round it would take an addition
-// more, and gain a bit that 2^-16 of a weight has to spare.
+// What a weight has beyond its higher part, rounded. The higher one is cut: to round it would take an
+// addition more, for a bit that 2^-16 of a weight has to spare.
 inline Int lower_weight(Float x) {
   const Float cut = _mm512_castsi512_ps(without_lower_half(_mm512_castps_si512(x)));
   return _mm512_add_epi32(_mm512_castps_si512(subtract(x, cut)), _mm512_set1_epi32(0x8000));

@@ -1,5 +1,7 @@
 // The two products in bf16 matrix tiles, with sums in f32; the names of simd/tiles.inl.
 //
+// An element is one of bf16, or a sum of several (bf16_parts.inl, f16_parts.inl).
+//
 //   S^T = K Q^T: 16 keys x 32 columns of K, as it lies in memory, times Q^T packed by pairs of columns.
 //   O^T += V^T P^T: 16 columns of V x 32 keys, of V transposed, times P^T, whose pairs of keys are
 //   neighbouring rows of S^T: they merge with a shift and a blend, without a shuffle.
@@ -33,9 +35,9 @@ struct Staged {
   const bfloat16* k;  // of key `first`
   std::int64_t k_stride;
   std::int64_t last;  // the key behind the last row of k that may be read
-  const bfloat16* v;  // V^T [tile_rows(head_dim_v)][v_stride], column 0 is key `first`
+  const bfloat16* v;  // V^T [parts][tile_rows(head_dim_v)][v_stride], column 0 is key `first`
   std::int64_t v_stride;
-  bfloat16* tail;  // room for tail_elements(): tiles of k or v that end early, and zeros behind
+  bfloat16* tail;  // room for kParts * tail_elements(): tiles of k or v that end early, and zeros behind
   std::int64_t first;
 };
 
@@ -59,8 +61,8 @@ inline void copy_rows(const T* from, std::int64_t from_stride, std::int64_t rows
   }
 }
 
-// V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed. Lower parts
-// stand behind all rows of higher ones.
+// V^T, 32 keys x 16 columns at a time: a pair of keys is a row of dwords, and these are transposed. Lower
+// parts stand behind all rows of higher ones.
 inline void transpose_values(const TensorView& v, const AttentionProblem& p, const Sequence& sequence,
                              std::int64_t kv_head, KeyRange keys, bfloat16* to, std::int64_t to_stride) {
   const std::int64_t count = keys.end - keys.begin;
