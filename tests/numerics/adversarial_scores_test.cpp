@@ -279,6 +279,7 @@ TEST_P(AdversarialScores, OneRowOfATileChangesNoOther) {
       run_kernel(others);
       const std::vector<std::string> bits = test::all_row_bits(others.args(), problem);
       for (std::size_t r = 0; r < rows.size(); ++r) {
+        if (r == changed && pattern.kind == "cancelling") continue;  // by truth nothing changes
         ASSERT_EQ(bits[r] == ordinary[r], r != changed)
             << pattern.name << " in row " << changed << ", looked at row " << r;
       }
