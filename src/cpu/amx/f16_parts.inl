@@ -28,8 +28,7 @@ inline void split(Float a, Float b, Int (&part)[2]) {
   const Float high_a = higher_part(a);
   const Float high_b = higher_part(b);
   part[0] = upper_halves(_mm512_castps_si512(high_a), _mm512_castps_si512(high_b));
-  part[1] =
-      upper_halves(_mm512_castps_si512(subtract(a, high_a)), _mm512_castps_si512(subtract(b, high_b)));
+  part[1] = upper_halves(_mm512_castps_si512(subtract(a, high_a)), _mm512_castps_si512(subtract(b, high_b)));
 }
 
 inline Float load_columns_from(const float16* p, std::int64_t count) {

@@ -34,7 +34,7 @@ inline Staged share_packed(const FlashCall& call, const Tile& tile, KeyRange key
   const bfloat16* values =
       packed_chunk(call, tile.batch * call.p.kv_heads + tile.kv_head, chunk) + (keys.begin - packed.begin);
   return stage_beside<Element>(values, call.layout.packed_stride, call.args, call.p, tile.sequence,
-                                tile.kv_head, keys, reinterpret_cast<bfloat16*>(call.staged(worker)), true);
+                               tile.kv_head, keys, reinterpret_cast<bfloat16*>(call.staged(worker)), true);
 }
 
 inline Staged share_copied(const FlashCall& call, const Tile& tile, KeyRange keys, int worker) {
@@ -42,7 +42,7 @@ inline Staged share_copied(const FlashCall& call, const Tile& tile, KeyRange key
   auto* values = reinterpret_cast<bfloat16*>(call.staged(worker));
   transpose_values(call.args.v, call.p, tile.sequence, tile.kv_head, keys, values, stride);
   return stage_beside<Element>(values, stride, call.args, call.p, tile.sequence, tile.kv_head, keys,
-                                values + kParts * tile_rows(call.p.head_dim_v) * stride, true);
+                               values + kParts * tile_rows(call.p.head_dim_v) * stride, true);
 }
 
 inline Status run_packed(const AttentionArgs& args, const RunContext& context) noexcept {

@@ -116,7 +116,7 @@ inline Staged stage_beside(const bfloat16* values, std::int64_t v_stride, const 
   for (std::int64_t key = keys.begin; key < keys.end; key = end) {
     end = run_end(p, sequence, key, keys.end);
     copy_rows<kParts>(args.k.as<const T>() + key_offset(args.k, p, sequence, key, kv_head), args.k.stride[1],
-              end - key, p.head_dim, own_k + (key - keys.begin) * k_stride, k_stride, low);
+                      end - key, p.head_dim, own_k + (key - keys.begin) * k_stride, k_stride, low);
   }
   return {own_k, k_stride, keys.end, values, v_stride, tail, keys.begin};
 }
@@ -140,8 +140,7 @@ inline Staged visible_values(const Staged& from, std::int64_t begin, std::int64_
   copy_rows(from.v + (begin - from.first), from.v_stride, rows, keys, v, stride);
   for (std::int64_t j = 0; j < keys; ++j) {
     if (seen[j] != 0) continue;
-    for (std::int64_t d = 0; d < rows; ++d)
-      __builtin_memset(static_cast<void*>(v + d * stride + j), 0, 2);
+    for (std::int64_t d = 0; d < rows; ++d) __builtin_memset(static_cast<void*>(v + d * stride + j), 0, 2);
   }
   return {nullptr, 0, 0, v, stride, from.tail, begin};
 }

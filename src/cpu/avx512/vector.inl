@@ -128,9 +128,7 @@ inline Int exclusive_or(Int a, Int b) { return _mm512_xor_si512(a, b); }
 inline Int lower_half(Int a) { return _mm512_and_si512(a, _mm512_set1_epi32(0xFFFF)); }
 inline Int upper_half(Int a) { return _mm512_srli_epi32(a, 16); }
 // Of a dword of each the upper half, a's in the lower one.
-inline Int upper_halves(Int a, Int b) {
-  return _mm512_mask_alignr_epi8(b, 0x3333333333333333U, a, a, 2);
-}
+inline Int upper_halves(Int a, Int b) { return _mm512_mask_alignr_epi8(b, 0x3333333333333333U, a, a, 2); }
 // Products of unsigned numbers, 64 bits a lane.
 inline void multiply_wide(Int a, Int b, Int& low, Int& high) {
   const Int even = _mm512_mul_epu32(a, b);
