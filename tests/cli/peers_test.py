@@ -332,7 +332,7 @@ class Quiet(Peers):
         self.assertEqual(process.wait(), 0)
         # It is stopped shortly after its rows are written and wakes to its end; in between it stands still.
         stopped = [place for place, (letter, _) in enumerate(seen) if letter == "T"]
-        self.assertGreater(len(stopped), 30)
+        self.assertGreater(len(stopped), 5)  # hundreds on a quiet machine
         seen = seen[stopped[0]:stopped[-1] + 1]
         self.assertEqual({letter for letter, _ in seen}, {"T"})
         self.assertEqual(len({ticks for _, ticks in seen}), 1, "it used the processor while the kernel was measured")
