@@ -71,6 +71,26 @@ TEST_P(SpecialValues, LargestScaleOfEqualScores) {
   }
 }
 
+// Subnormal outputs are the same whether a call is split over threads or not.
+TEST_P(SpecialValues, SubnormalOutputsDoNotDependOnThreads) {
+  for (const char* words :
+       {"seq_q=1 seq_kv=1100 heads=1 head_dim=64", "seq_q=9 seq_kv=1100 heads=1 head_dim=64"}) {
+    AttentionProblem problem = problem_of(words);
+    const lab::Inputs inputs = check(lab::make_inputs(problem, {.plant = false}, cpu()));
+    const AttentionArgs& args = inputs.args();
+    for (std::int64_t i = 0; i < args.q.elements(); ++i) store_element(args.q.dtype, args.q.data, i, 0);
+    for (std::int64_t i = 0; i < args.v.elements(); ++i) {
+      store_element(args.v.dtype, args.v.data, i, i < problem.head_dim_v ? 0x1p-120 : 0);
+    }
+    problem.threads = 1;
+    ASSERT_TRUE(run_planned(problem, args).ok());
+    const std::vector<std::byte> expected = output_bits(args);
+    problem.threads = 8;
+    ASSERT_TRUE(run_planned(problem, args).ok());
+    EXPECT_EQ(output_bits(args), expected) << words;
+  }
+}
+
 // A scale of 0 makes every finite score 0, and no score of what is not finite: 0 * inf is NaN.
 TEST_P(SpecialValues, ScaleOfZeroKeepsNonFiniteQueries) {
   AttentionProblem problem = problem_of("seq_q=20 seq_kv=70 heads=1 head_dim=40 lse=1");

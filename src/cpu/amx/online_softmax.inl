@@ -2,9 +2,10 @@
 // of 64 keys, whose weights wait for V until a block of them is together.
 //
 // The reference of a lane is the maximum of its scores when it first sees a key. Later strips need no
-// maximum: their weights may pass 1, until a strip's sum in some lane says that one could be beyond 2^8 (64
-// keys, so 2^14). Then that lane, and no other, takes its maximum for reference, and the strip is weighed
-// anew. So a strip is read once, while the matrix unit works at the next one's scores.
+// maximum: their weights may pass 1, until a strip's sum in some lane passes 2^9, so that no weight does.
+// Then that lane, and no other, takes its maximum for reference, and the strip is weighed anew. So a strip is
+// read once, and the matrix unit, which falls asleep after some 1,000 cycles without work, never waits longer
+// than 64 keys take.
 
 constexpr std::int64_t kStrip = kTileStrip;
 
@@ -115,7 +116,7 @@ struct TileSoftmax {
     Mask beyond[N];
     bool some = false;
     for (int n = 0; n < N; ++n) {
-      beyond[n] = below(broadcast(0x1p14F), added[n]);
+      beyond[n] = below(broadcast(0x1p9F), added[n]);
       some = some || any(beyond[n]);
     }
     if (some) {

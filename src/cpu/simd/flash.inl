@@ -262,6 +262,7 @@ inline void flash_combine_task(void* context, std::int64_t index, int /*worker*/
   const BlockRange range = tile_range(Rows(call.p), tile);
   const int vectors = vectors_for(tile.rows);
   if (vectors == 0) return;
+  [[maybe_unused]] const ProductScope scope;  // subnormals as in a call that is not split
   const bool few = has_few_rows(call, tile, range);
   const std::int64_t origin = tile.band.keys.begin;
   const std::int64_t first = range.any.empty() ? 0 : (range.any.begin - origin) / kFlashChunk;
