@@ -37,22 +37,12 @@ inline Staged share_packed(const FlashCall& call, const Tile& tile, KeyRange key
                                tile.kv_head, keys, reinterpret_cast<bfloat16*>(call.staged(worker)), true);
 }
 
-inline Staged share_copied(const FlashCall& call, const Tile& tile, KeyRange keys, int worker) {
-  const std::int64_t stride = transposed_stride(keys.end - keys.begin);
-  auto* values = reinterpret_cast<bfloat16*>(call.staged(worker));
-  transpose_values(call.args.v, call.p, tile.sequence, tile.kv_head, keys, values, stride);
-  return stage_beside<Element>(values, stride, call.args, call.p, tile.sequence, tile.kv_head, keys,
-                               values + kParts * tile_rows(call.p.head_dim_v) * stride, true);
-}
-
 inline Status run_packed(const AttentionArgs& args, const RunContext& context) noexcept {
   FlashCall call = flash_call(args, context);
-  const bool shared = call.tiling.tiles_per_head > call.tiles_per_task;
-  if (call.layout.split(call.tiling.tiles(), call.chunks)) return flash_run(args, context);
-  call.share = shared ? share_packed : share_copied;
-  if (shared) {
+  const bool several_tasks = call.tiling.tiles_per_head > call.tiles_per_task;
+  if (several_tasks && !call.layout.split(call.tiling.tiles(), call.chunks)) {
+    call.share = share_packed;
     core::parallel_for(call.tiling.heads * call.chunks, context.threads, pack_task, &call, context.executor);
   }
-  run_tasks(call, context);
-  return {};
+  return run_call(call, context);
 }

@@ -121,14 +121,15 @@ inline Staged stage_beside(const bfloat16* values, std::int64_t v_stride, const 
   return {own_k, k_stride, keys.end, values, v_stride, tail, keys.begin};
 }
 
-template <class T, bool /*kShared*/ = false>
+// K and V of `keys`, for several tiles if kShared.
+template <class T, bool kShared = false>
 inline Staged stage(const AttentionArgs& args, const AttentionProblem& p, const Sequence& sequence,
                     std::int64_t kv_head, KeyRange keys, unsigned char* scratch) {
   const std::int64_t v_stride = transposed_stride(keys.end - keys.begin);
   auto* own_v = reinterpret_cast<bfloat16*>(scratch);
   transpose_values(args.v, p, sequence, kv_head, keys, own_v, v_stride);
   return stage_beside<T>(own_v, v_stride, args, p, sequence, kv_head, keys,
-                         own_v + kParts * tile_rows(p.head_dim_v) * v_stride, false);
+                         own_v + kParts * tile_rows(p.head_dim_v) * v_stride, kShared);
 }
 
 // V of keys [begin, begin + keys) of the staged ones, with zeros for those that `seen` has as 0.

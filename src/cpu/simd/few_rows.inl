@@ -51,12 +51,11 @@ struct FewRows {
 
 inline void pack_few_queries(const AttentionArgs& args, const AttentionProblem& p, const Tile& tile,
                              float factor, float* q) {
-  const Rows rows(p);
+  RowCursor at(Rows(p), tile.kv_head, tile.first_row);
   const Float times = broadcast(factor);
-  for (std::int64_t i = 0; i < tile.rows; ++i) {
-    const std::int64_t r = tile.first_row + i;
-    const Element* source = args.q.as<const Element>() +
-                            query_offset(args.q, tile.sequence, rows.token(r), rows.head(tile.kv_head, r));
+  for (std::int64_t i = 0; i < tile.rows; ++i, at.next()) {
+    const Element* source =
+        args.q.as<const Element>() + query_offset(args.q, tile.sequence, at.token, at.head);
     float* target = q + i * widened_columns(p.head_dim);
     std::int64_t d = 0;
     for (; d + 2 * kLanes <= p.head_dim; d += 2 * kLanes) {
@@ -418,10 +417,9 @@ inline void write_few_rows(const AttentionArgs& args, const AttentionProblem& p,
   store(totals, sums);
   store(factors, factor);
   store(over, divide(broadcast(1.0F), sums));
-  for (std::int64_t i = 0; i < tile.rows; ++i) {
-    const std::int64_t r = tile.first_row + i;
-    Element* target = args.out.as<Element>() +
-                      query_offset(args.out, tile.sequence, rows.token(r), rows.head(tile.kv_head, r));
+  RowCursor at(rows, tile.kv_head, tile.first_row);
+  for (std::int64_t i = 0; i < tile.rows; ++i, at.next()) {
+    Element* target = args.out.as<Element>() + query_offset(args.out, tile.sequence, at.token, at.head);
     const Float row_factor = broadcast(factors[i]);
     const Float row_total = broadcast(totals[i]);
     const Float row_over = broadcast(over[i]);

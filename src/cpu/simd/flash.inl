@@ -293,26 +293,20 @@ inline FlashCall flash_call(const AttentionArgs& args, const RunContext& context
   return call;
 }
 
-inline void run_tasks(FlashCall& call, const RunContext& context) {
-  const std::int64_t tasks = call.tiling.tasks(call.tiles_per_task);
-  core::parallel_for(tasks, context.threads, flash_task, &call, context.executor);
-}
-
-// Few tiles: a chunk of one is a task.
-inline void run_split(FlashCall& call, const RunContext& context) {
-  const std::int64_t tiles = call.tiling.tiles();
-  core::parallel_for(tiles * call.chunks, context.threads, flash_split_task, &call, context.executor);
-  core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);
-}
-
-inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
-  FlashCall call = flash_call(args, context);
+inline Status run_call(FlashCall& call, const RunContext& context) noexcept {
   const std::int64_t tiles = call.tiling.tiles();
   if (tiles == 0) return {};
   if (call.layout.split(tiles, call.chunks)) {
-    run_split(call, context);
-  } else {
-    run_tasks(call, context);
+    core::parallel_for(tiles * call.chunks, context.threads, flash_split_task, &call, context.executor);
+    core::parallel_for(tiles, context.threads, flash_combine_task, &call, context.executor);
+    return {};
   }
+  const std::int64_t tasks = call.tiling.tasks(call.tiles_per_task);
+  core::parallel_for(tasks, context.threads, flash_task, &call, context.executor);
   return {};
+}
+
+[[maybe_unused]] inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
+  FlashCall call = flash_call(args, context);
+  return run_call(call, context);
 }

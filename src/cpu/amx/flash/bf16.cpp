@@ -49,8 +49,8 @@ constexpr Traits kTraits{.algorithm = "flash",
                          .dtype = DType::bf16,
                          .kv_dtype = DType::bf16,
                          .kv_chunk = amx::kFlashChunk};
-// 8 tiles of 32 rows for one V transposed; block_kv 256: O^T is rescaled at most twice a chunk, and S^T of 32
-// KB stays in an L1 of 48 KB.
+// 16 tiles of 32 rows for one copy of K; block_kv 256: a strip of scores (8 KB) and the weights that wait (16
+// KB) stay in an L1 of 48 KB.
 constexpr Policy kPolicies[] = {{"q512_kv256", 512, 256}, {"q256_kv256", 256, 256}, {"q512_kv512", 512, 512}};
 
 std::size_t workspace_bytes(const AttentionProblem& p, const Policy& policy) {
