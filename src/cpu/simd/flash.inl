@@ -306,7 +306,7 @@ inline Status run_call(FlashCall& call, const RunContext& context) noexcept {
   return {};
 }
 
-[[maybe_unused]] inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
+inline Status flash_run(const AttentionArgs& args, const RunContext& context) noexcept {
   FlashCall call = flash_call(args, context);
   return run_call(call, context);
 }
